@@ -1,0 +1,89 @@
+"""The only place that may wait for a repository: a deadline around calls that may hang in the kernel.
+
+A stat on CVMFS is network I/O; on a dead client it may never return, and no signal ends it. So each call runs on a
+thread of a small pool, and the caller waits no longer than the deadline. A stuck thread is left behind; the pool is
+bounded, and when all its threads are stuck a call fails at its deadline without a new one. Threads are daemons: they
+never keep the process from ending.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class DeadlineExpired(Exception):
+    """The repository did not answer in time."""
+
+
+class Access:
+    """Calls with a deadline. `deadline` is in seconds; at most `workers` calls run at one time."""
+
+    def __init__(self, deadline: float = 5.0, workers: int = 16) -> None:
+        self.deadline = deadline
+        self._workers = workers
+        self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+
+    def until(self) -> float:
+        """The end of a call that starts now, on time.monotonic(): for work that can give up by itself."""
+        return time.monotonic() + self.deadline
+
+    def call(self, work: Callable[[], T]) -> T:
+        """The result of `work()` or its exception; DeadlineExpired when it takes longer than the deadline."""
+        call = _Call(work)
+        self._calls.put(call)
+        self._ensure_worker()
+        if not call.done.wait(self.deadline):
+            call.abandoned = True
+            raise DeadlineExpired(f"no answer within {self.deadline:g} s")
+        return call.result()
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Runs `work()` when a thread is free; nobody waits, so OSError only means that it was not to be had."""
+        self._calls.put(_Call(work))
+        self._ensure_worker()
+
+    def _ensure_worker(self) -> None:
+        with self._lock:
+            if self._idle < self._calls.qsize() and self._threads < self._workers:
+                self._threads += 1
+                threading.Thread(target=self._work, name="repository", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            call = self._calls.get()
+            with self._lock:
+                self._idle -= 1
+            if not call.abandoned:
+                call.run()
+
+
+class _Call(Generic[T]):
+    """One piece of work and its outcome; `abandoned` when nobody waits for it any more."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+        self.abandoned = False
+
+    def run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:  # noqa: BLE001 - the waiting caller raises it
+            self._error = error
+        self.done.set()
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]

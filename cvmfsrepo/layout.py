@@ -1,0 +1,94 @@
+"""Every path of an unpacked repository, and nobody else joins such strings. Pure: nothing here touches a disk.
+
+The tree is DUCC's (unpacked.cern.ch), plus what this project adds under `.metadata/`:
+
+    .layers/<ab>/<hex>/layerfs/                   the unpacked layer, named by its compressed digest
+    .layers/<ab>/<hex>/.metadata/layers.json      DUCC's: diff id and sizes
+    .layers/<ab>/<hex>/.metadata/origin.json      DUCC's: the configs of the images that brought the layer
+    .layers/<ab>/<hex>/.metadata/tree.v1          ours: the layer's tree record
+    .metadata/<registry>/<repo>:<tag>/manifest.json   DUCC's: the manifest with capitalised keys
+    .metadata/blobs/sha256/<ab>/<hex>             ours: manifests and configs, byte for byte
+    .metadata/diffid/<ab>/<hex>                   ours: relative link to the layer of this diff id
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import InvalidArgument
+from cvmfsrepo.oci import Reference
+
+CATALOG_MARKER = ".cvmfscatalog"
+"""Name of the empty file that cuts a nested catalog; a visible file in every directory that carries it."""
+
+TREE_RECORD = "tree.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below `root`, the repository's own root directory (`/cvmfs/<repository>`, or any directory)."""
+
+    root: Path
+
+    @property
+    def layers(self) -> Path:
+        return self.root / ".layers"
+
+    @property
+    def metadata(self) -> Path:
+        return self.root / ".metadata"
+
+    def layer(self, digest: Digest) -> Path:
+        return self.layers / digest.hex[:2] / digest.hex
+
+    def layerfs(self, digest: Digest) -> Path:
+        return self.layer(digest) / "layerfs"
+
+    def layer_metadata(self, digest: Digest) -> Path:
+        return self.layer(digest) / ".metadata"
+
+    def layers_json(self, digest: Digest) -> Path:
+        return self.layer_metadata(digest) / "layers.json"
+
+    def origin_json(self, digest: Digest) -> Path:
+        return self.layer_metadata(digest) / "origin.json"
+
+    def tree_record(self, digest: Digest) -> Path:
+        return self.layer_metadata(digest) / TREE_RECORD
+
+    def image_metadata(self, reference: Reference) -> Path:
+        return self.metadata / reference.registry / f"{reference.repository}{reference.suffix}"
+
+    def manifest_json(self, reference: Reference) -> Path:
+        return self.image_metadata(reference) / "manifest.json"
+
+    def blob(self, digest: Digest) -> Path:
+        return self.metadata / "blobs" / "sha256" / digest.hex[:2] / digest.hex
+
+    def diff_id_link(self, diff_id: Digest) -> Path:
+        return self.metadata / "diffid" / diff_id.hex[:2] / diff_id.hex
+
+    @property
+    def publisher_state(self) -> Path:
+        """The publisher's lock and staging area: on the same file system, so that a rename publishes."""
+        return self.root / ".cvmfs-publisher"
+
+
+def diff_id_target(layer: Digest) -> str:
+    """Text of the link at `Layout.diff_id_link`: relative, so that the repository may be mounted anywhere."""
+    return f"../../../.layers/{layer.hex[:2]}/{layer.hex}"
+
+
+def layer_of_target(text: str) -> Digest:
+    """The layer that a diff id link leads to. The text must be exactly what `diff_id_target` writes."""
+    digest = _digest_named(PurePosixPath(text).name, text)
+    if text != diff_id_target(digest):
+        raise InvalidArgument("diff id link", text, "does not lead to a layer of this repository")
+    return digest
+
+
+def _digest_named(name: str, text: str) -> Digest:
+    try:
+        return Digest(name)
+    except InvalidArgument:
+        raise InvalidArgument("diff id link", text, "does not end in a layer's digest") from None

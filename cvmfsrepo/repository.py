@@ -1,0 +1,201 @@
+"""What is in an unpacked repository, and how to read it.
+
+Everything here touches the repository and may wait for a network: on a node it is called through `access.Access`,
+which gives it a deadline. A plain directory or an NFS path is as good as a CVMFS mount.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from cvmfsrepo import xattrs
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound
+from cvmfsrepo.layout import Layout, layer_of_target
+from cvmfsrepo.oci import Manifest, Reference, parse_manifest
+from cvmfsrepo.outline import Outline, outline_of
+from cvmfsrepo.reasons import Reason, reason_of
+from cvmfsrepo.tree import Head, Record, decode, decode_head
+from cvmfsrepo.walk import outline_by_walk
+
+_HEAD_CHUNK = 128 << 10
+_RECORD_LIMIT = 1 << 30
+_METADATA_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that is there: its directory was opened and read."""
+
+    digest: Digest
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A layer that cannot be had: `reason` for machines, `detail` for people."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image by the name it is published under, and its manifest as DUCC keeps it."""
+
+    reference: Reference
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository: its name, and its root directory."""
+
+    name: str
+    layout: Layout
+
+    def find_layer(self, digest: Digest) -> Layer | Missing:
+        """The layer, opened and an entry read: CVMFS loads a layer's catalog at its first listing, so a good stat
+        proves nothing."""
+        path = self.layout.layerfs(digest)
+        try:
+            self._read_first_entry(path)
+        except FileNotFoundError:
+            return self._absent(digest)
+        except OSError as error:
+            return Missing(reason_of(error), f"layer {digest} in {self.name}: {path}: {error.strerror}")
+        return Layer(digest, path)
+
+    def find_by_diff_id(self, diff_id: Digest) -> Digest | None:
+        """The layer of a diff id, where the publisher left a link; None where it did not or the link is not one of
+        its making. Raises OSError where the repository does not answer."""
+        try:
+            return layer_of_target(os.readlink(self.layout.diff_id_link(diff_id)))
+        except (FileNotFoundError, NotADirectoryError, InvalidArgument):
+            return None
+        except OSError as error:
+            if error.errno == 22:  # EINVAL: something that is not a link
+                return None
+            raise
+
+    def find_head(self, digest: Digest) -> Head | None:
+        """The head of the layer's tree record, or None where it has none. DataLoss where it is damaged or is not
+        this layer's; OSError where the repository does not answer."""
+        path = self.layout.tree_record(digest)
+        try:
+            with path.open("rb", buffering=0) as record:
+                head = decode_head(_first_frame(record.read), f"tree record {path}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if head.layer != digest.hex:
+            raise DataLoss("tree record", str(path), f"is the one of layer {head.layer}")
+        return head
+
+    def find_record(self, digest: Digest) -> Record | None:
+        """The layer's whole tree record, or None where it has none."""
+        path = self.layout.tree_record(digest)
+        content = _read_limited(path, _RECORD_LIMIT)
+        return None if content is None else decode(content, f"tree record {path}")
+
+    def get_outline(self, digest: Digest, until: float) -> Outline:
+        """The layer's outline, from its record or else by a walk that gives up at `until` (of time.monotonic) with
+        TimeoutError."""
+        head = self.find_head(digest)
+        return outline_of(head) if head else outline_by_walk(self.layout.layerfs(digest), until)
+
+    def get_image(self, reference: Reference) -> Image:
+        path = self.layout.manifest_json(reference)
+        content = _read_limited(path, _METADATA_LIMIT)
+        if content is None:
+            raise NotFound("image", str(reference), f"is not published in {self.name}")
+        return Image(reference, parse_manifest(content, f"manifest {path} of image"))
+
+    def get_blob(self, digest: Digest) -> bytes:
+        """A manifest or config, byte for byte, verified."""
+        path = self.layout.blob(digest)
+        content = _read_limited(path, _METADATA_LIMIT)
+        if content is None:
+            raise NotFound("blob", str(digest), f"is not kept in {self.name}")
+        if Digest.of(content) != digest:
+            raise DataLoss("blob", str(path), "is not what its digest promises")
+        return content
+
+    def walk_images(self) -> Iterator[Reference]:
+        """The references of all published images, sorted by directory. Directories that are not named like an
+        image are passed over."""
+        for registry in _names(self.layout.metadata):
+            if registry not in ("blobs", "diffid"):
+                yield from self._walk_registry(registry, self.layout.metadata / registry, "")
+
+    def find_revision(self) -> int | None:
+        """The CVMFS revision that is mounted, or None where this is not a CVMFS mount."""
+        value = xattrs.read(self.layout.root, "user.revision")
+        return int(value) if value is not None and value.isdigit() else None
+
+    def _walk_registry(self, registry: str, directory: Path, prefix: str) -> Iterator[Reference]:
+        for name in _names(directory):
+            if (directory / name / "manifest.json").is_file():
+                try:
+                    yield Reference.parse(f"{registry}/{prefix}{name}")
+                except InvalidArgument:
+                    continue
+            elif (directory / name).is_dir():
+                yield from self._walk_registry(registry, directory / name, f"{prefix}{name}/")
+
+    def _read_first_entry(self, path: Path) -> None:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with os.scandir(directory) as names:
+                next(names, None)
+        finally:
+            os.close(directory)
+
+    def _absent(self, digest: Digest) -> Missing:
+        try:
+            os.stat(self.layout.layers)
+        except OSError as error:
+            reason = Reason.UNMOUNTED if isinstance(error, FileNotFoundError) else reason_of(error)
+            return Missing(reason, f"repository {self.name}: {self.layout.layers}: {error.strerror}")
+        return Missing(Reason.ABSENT, f"layer {digest} is not published in {self.name}")
+
+
+def deadline_in(seconds: float) -> float:
+    """The moment, for `until`, that lies so many seconds ahead."""
+    return time.monotonic() + seconds
+
+
+def _first_frame(read: Callable[[int], bytes]) -> bytes:
+    """The beginning of a record that holds its first zstd frame whole, or the whole file."""
+    content = b""
+    while chunk := read(_HEAD_CHUNK):
+        content += chunk
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            reader.decompress(content)
+        except zstandard.ZstdError:
+            break
+        if reader.eof or len(content) > _RECORD_LIMIT:
+            break
+    return content
+
+
+def _read_limited(path: Path, limit: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if len(content) > limit:
+        raise DataLoss("file", str(path), f"is larger than {limit} bytes")
+    return content
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

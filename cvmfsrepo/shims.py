@@ -1,0 +1,121 @@
+"""A layer's outline -> the small local trees around it that make overlayfs show what a pull would. Pure.
+
+Lowers of a stack, topmost first: `hide_N : layer_N : white_N : hide_N-1 : layer_N-1 ...`
+
+- `hide` stands above its layer: a 0:0 device over each raw marker and catalog marker, and in its directories the
+  metadata that a pull would show, for the topmost directory of a merge decides. It is never left out: it is also the
+  one local lower that cures an overlay of nothing but CVMFS of answering ENAMETOOLONG (the client reports a name
+  length of 0).
+- `white` stands below its layer: a 0:0 device for each deleted name and each opaque directory. A whiteout below a
+  directory ends the merge exactly as an opaque mark on it does, and needs neither attribute nor privilege. An opaque
+  mark on the layer's root is left out, for the kernel ignores one there and so does a real pull.
+"""
+
+import posixpath
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.outline import CATALOG, Outline
+from cvmfsrepo.tree import Entry
+from cvmfsrepo.whiteouts import ancestors
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the layers below show at a path; `content` only of a regular file that is named like a catalog marker."""
+
+    entry: Entry
+    content: bytes = b""
+
+
+Below = Callable[[bytes], Found | None]
+"""Looks a path up in the merged tree below a layer. It may raise Unavailable."""
+
+
+class Shim(msgspec.Struct, frozen=True):
+    """A small tree: `directories` with their metadata (the root first), `whiteouts` (0:0 devices) and `files`."""
+
+    directories: tuple[Entry, ...]
+    whiteouts: tuple[bytes, ...]
+    files: tuple[tuple[Entry, bytes], ...] = ()
+
+    @property
+    def key(self) -> Digest:
+        """Names the shim by what it holds: layers that need the same shim share it."""
+        return Digest.of(msgspec.msgpack.encode(self))
+
+
+_PLAIN_DIRECTORY = stat.S_IFDIR | 0o755
+
+
+def nothing_below(path: bytes) -> Found | None:
+    """The `Below` of a base layer."""
+    return None
+
+
+def hide_shim(outline: Outline, below: Below) -> Shim:
+    """The shim above a layer.
+
+    A directory that the layer's tar did not list takes the metadata of the one below, if there is one. Where the
+    image's own file named like a catalog marker shines through from below, the shim holds a copy of it, for the
+    device that hides this layer's marker would hide it too.
+    """
+    known = {entry.path: entry for entry in outline.directories}
+    hidden = _topmost(outline.hidden)
+    files = {path: found for path in hidden if (found := _own_catalog_below(outline, below, path))}
+    inherited = {path: found.entry for path in outline.implied if (found := _directory_below(outline, below, path))}
+    needed = {b"", *hidden, *inherited}
+    directories = {above for path in needed for above in ancestors(path)} | {b"", *inherited}
+    return Shim(
+        directories=tuple(_directory(path, known.get(path), inherited.get(path)) for path in sorted(directories)),
+        whiteouts=tuple(path for path in hidden if path not in files),
+        files=tuple((msgspec.structs.replace(f.entry, path=p, group=0), f.content) for p, f in files.items()),
+    )
+
+
+def white_shim(outline: Outline) -> Shim | None:
+    """The shim below a layer, or None where it deletes nothing that the kernel would not see by itself."""
+    deleted = _topmost(path for path in (*outline.whiteouts, *outline.opaques) if path)
+    if not deleted:
+        return None
+    directories = {above for path in deleted for above in ancestors(path)}
+    return Shim(tuple(Entry(path, _PLAIN_DIRECTORY) for path in sorted(directories)), deleted)
+
+
+def _topmost(paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The sorted paths without those that lie below another one of them."""
+    every = set(paths)
+    return tuple(sorted(path for path in every if every.isdisjoint(ancestors(path))))
+
+
+def _ends_here(outline: Outline, path: bytes) -> bool:
+    """Whether the layer itself keeps the ones below from showing at a path."""
+    above = set(ancestors(path))
+    opaque = set(outline.opaques) - {b""}
+    return not opaque.isdisjoint(above) or not {path, *above}.isdisjoint(outline.whiteouts)
+
+
+def _own_catalog_below(outline: Outline, below: Below, path: bytes) -> Found | None:
+    if posixpath.basename(path) != CATALOG or _ends_here(outline, path):
+        return None
+    found = below(path)
+    return found if found and stat.S_ISREG(found.entry.mode) else None
+
+
+def _directory_below(outline: Outline, below: Below, path: bytes) -> Found | None:
+    if _ends_here(outline, path):
+        return None
+    found = below(path)
+    return found if found and found.entry.is_directory else None
+
+
+def _directory(path: bytes, own: Entry | None, inherited: Entry | None) -> Entry:
+    """A shim directory's entry; the time of an implied directory stays its own, as in a pull."""
+    entry = own or Entry(path, _PLAIN_DIRECTORY)
+    if inherited is None:
+        return msgspec.structs.replace(entry, path=path, implied=False)
+    return Entry(path, inherited.mode, inherited.uid, inherited.gid, entry.mtime, xattrs=inherited.xattrs)

@@ -1,0 +1,213 @@
+"""The layer's tree record: what a layer is according to its tar, kept beside it by the publisher.
+
+Publication can lose owners, attributes and hard links, and a raw layer does not say which directories its tar never
+listed; the record does, and spares the node a walk. File `.metadata/tree.v1`: two zstd frames one behind the other,
+each a msgpack document (`zstd -dc tree.v1 | msgpack2json -B` shows both).
+
+1. The head, all that a node needs to serve the layer: a map with the fields of `Head`.
+2. The entries: an array of arrays in the order of `Entry`'s fields, sorted by path.
+
+Paths are bytes, relative, without a leading slash; the root is empty. Times are integer nanoseconds since 1970.
+A reader refuses a version it does not know. Fields may be added at the end without a new version.
+"""
+
+import posixpath
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+import zstandard
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import DataLoss
+from cvmfsrepo.whiteouts import Markers, ancestors
+
+FORMAT = "cvmfs-layer-tree"
+VERSION = 1
+HEAD_LIMIT = 256 << 20
+"""Bytes that a head may unpack to: a record is repository content and may lie about its size."""
+
+
+class Notation(StrEnum):
+    """How the layer's deletions stand in its directory."""
+
+    OVERLAY = "overlay"
+    OCI = "oci"
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """One name of a tree. `mode` is the whole st_mode; `size` is 0 but for regular files; `target` is a symlink's
+    text; `device` is (major, minor); `group` is the number that the names of one hard-linked file share, 0 for
+    files with one name; `implied` marks a directory that the tar needed but did not list."""
+
+    path: bytes
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    size: int = 0
+    target: bytes = b""
+    device: tuple[int, int] = (0, 0)
+    xattrs: dict[str, bytes] = {}
+    group: int = 0
+    implied: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The part of a record that a node reads at Prepare.
+
+    `layer` and `diff_id` are 64 hex digits; `extras` the names that publication put into the tree or left in it and
+    that are not the image's (catalog markers); `own_catalogs` the files named like one which are the image's;
+    `directories` every directory above a marker, an extra or an implied directory, these, and the root; `witnesses`
+    a few entries that show what publication loses.
+    """
+
+    format: str
+    version: int
+    layer: str
+    diff_id: str
+    notation: Notation
+    whiteouts: tuple[bytes, ...] = ()
+    opaques: tuple[bytes, ...] = ()
+    extras: tuple[bytes, ...] = ()
+    own_catalogs: tuple[bytes, ...] = ()
+    directories: tuple[Entry, ...] = ()
+    witnesses: tuple[Entry, ...] = ()
+    entries: int = 0
+    size: int = 0
+
+    @property
+    def markers(self) -> Markers:
+        return Markers(self.whiteouts, self.opaques)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A whole record: the head and every entry of the tree, sorted by path."""
+
+    head: Head
+    entries: tuple[Entry, ...]
+
+
+def make_record(
+    layer: Digest,
+    diff_id: Digest,
+    notation: Notation,
+    entries: Iterable[Entry],
+    markers: Markers,
+    extras: Sequence[bytes],
+) -> Record:
+    """The record of a layer from its entries (markers not among them); `extras` as in `Head`."""
+    ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+    own = tuple(e.path for e in ordered if posixpath.basename(e.path) == b".cvmfscatalog")
+    implied = [e.path for e in ordered if e.implied]
+    concerned = [*markers.whiteouts, *(posixpath.join(d, b"x") for d in markers.opaques), *extras, *implied]
+    wanted = {b"", *implied, *(above for path in concerned for above in ancestors(path))}
+    head = Head(
+        format=FORMAT,
+        version=VERSION,
+        layer=layer.hex,
+        diff_id=diff_id.hex,
+        notation=notation,
+        whiteouts=markers.whiteouts,
+        opaques=markers.opaques,
+        extras=tuple(sorted(extras)),
+        own_catalogs=own,
+        directories=tuple(e for e in ordered if e.is_directory and e.path in wanted),
+        witnesses=witnesses(ordered),
+        entries=len(ordered),
+        size=sum(e.size for e in ordered),
+    )
+    return Record(head, ordered)
+
+
+def witnesses(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """At most one entry for each thing a publication is known to lose."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.implied:
+            continue
+        found.setdefault("root-owned" if (entry.uid, entry.gid) == (0, 0) else "foreign", entry)
+        if entry.xattrs:
+            found.setdefault("xattrs", entry)
+        if entry.group:
+            found.setdefault("hard-links", entry)
+    return tuple(dict.fromkeys(found.values()))
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record; the same record gives the same bytes for one version of the zstd library."""
+    frames = (msgspec.msgpack.encode(record.head), msgspec.msgpack.encode(record.entries))
+    return b"".join(zstandard.ZstdCompressor(level=9, write_checksum=True).compress(frame) for frame in frames)
+
+
+def decode_head(content: bytes, thing: str = "tree record") -> Head:
+    """The head alone, from the beginning of a record; DataLoss says what is wrong with another input."""
+    return _head(_frame(content, thing)[0], thing)
+
+
+def decode(content: bytes, thing: str = "tree record") -> Record:
+    """A whole record, checked; DataLoss says what is wrong with another input."""
+    first, rest = _frame(content, thing)
+    head = _head(first, thing)
+    second, _ = _frame(rest, thing)
+    try:
+        entries = msgspec.msgpack.decode(second, type=tuple[Entry, ...])
+    except msgspec.MsgspecError as error:
+        raise DataLoss(thing, head.layer, f"has entries that do not parse: {error}") from None
+    if len(entries) != head.entries:
+        raise DataLoss(thing, head.layer, f"promises {head.entries} entries and holds {len(entries)}")
+    return Record(head, entries)
+
+
+def by_path(entries: Iterable[Entry]) -> Mapping[bytes, Entry]:
+    return {entry.path: entry for entry in entries}
+
+
+def _head(frame: bytes, thing: str) -> Head:
+    try:
+        version = msgspec.msgpack.decode(frame, type=_Version)
+        if version.format != FORMAT or version.version != VERSION:
+            raise DataLoss(
+                thing,
+                f"{version.format} {version.version}",
+                "is of a version that this program does not read",
+                "upgrade this program",
+            )
+        head = msgspec.msgpack.decode(frame, type=Head)
+    except msgspec.MsgspecError as error:
+        raise DataLoss(thing, frame[:40], f"does not parse: {error}") from None
+    for path in (*head.whiteouts, *head.opaques, *head.extras, *head.own_catalogs, *(e.path for e in head.directories)):
+        check_path(path, thing)
+    return head
+
+
+class _Version(msgspec.Struct):
+    format: str
+    version: int
+
+
+def check_path(path: bytes, thing: str) -> None:
+    """Refuses a path that is not relative, plain and below the layer's root (the root itself is b"")."""
+    parts = path.split(b"/")
+    if path and (b"" in parts or b"." in parts or b".." in parts or b"\0" in path):
+        raise DataLoss(thing, path, "is a path that leaves the layer or is not in its plain form")
+
+
+def _frame(content: bytes, thing: str) -> tuple[bytes, bytes]:
+    """The first zstd frame of `content`, unpacked, and what stands behind it."""
+    try:
+        size = zstandard.get_frame_parameters(content).content_size
+        if size > HEAD_LIMIT:
+            raise DataLoss(thing, size, f"unpacks to more than {HEAD_LIMIT} bytes or does not say its size")
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        unpacked = reader.decompress(content)
+    except zstandard.ZstdError as error:
+        raise DataLoss(thing, content[:40], f"is not a zstd frame: {error}") from None
+    if not reader.eof:
+        raise DataLoss(thing, len(content), "is cut short", "publish the layer's record again")
+    return unpacked, reader.unused_data

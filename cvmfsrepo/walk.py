@@ -1,0 +1,76 @@
+"""The outline of a layer without a tree record: one bounded walk over its directory.
+
+A raw layer does not say which directories its tar left out; `cvmfs_server ingest` gives those mode 0755 and the time
+of the ingest, as it does to the layer's catalog marker, while listed ones keep the tar's time. So a directory of mode
+0755 that is not older than the marker (by more than an ingest may take) counts as implied. Without a marker every
+directory of mode 0755 does: rather keep a private directory closed than open it.
+"""
+
+import os
+import posixpath
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cvmfsrepo import xattrs
+from cvmfsrepo.outline import CATALOG, Outline, Source
+from cvmfsrepo.tree import Entry
+from cvmfsrepo.whiteouts import Markers, ancestors, is_oci_marker
+
+LONGEST_INGEST = 600
+"""Seconds by which an implied directory may be older than the catalog marker that the same ingest wrote last."""
+
+
+def outline_by_walk(layerfs: Path, until: float) -> Outline:
+    """Walks the layer once. Gives up with TimeoutError when `time.monotonic()` passes `until`; OSError as it comes."""
+    base = os.fsencode(layerfs)
+    markers, catalogs, modes = list[bytes](), list[bytes](), dict[bytes, os.stat_result]()
+    for path, is_directory in _names(base, until):
+        if is_directory:
+            modes[path] = os.lstat(posixpath.join(base, path))
+        elif is_oci_marker(name := posixpath.basename(path)):
+            markers.append(path)
+        elif name == CATALOG:
+            catalogs.append(path)
+    hidden = {*markers, *catalogs, CATALOG}
+    implied = _implied(base, modes, CATALOG in catalogs)
+    deleted = Markers.of_oci_names(markers)
+    wanted = {b"", *implied, *(above for path in (*hidden, *implied) for above in ancestors(path))}
+    return Outline(
+        source=Source.WALK,
+        whiteouts=deleted.whiteouts,
+        opaques=deleted.opaques,
+        hidden=tuple(sorted(hidden)),
+        directories=tuple(_directory(base, path, modes[path], path in implied) for path in sorted(wanted)),
+    )
+
+
+def _names(base: bytes, until: float) -> Iterator[tuple[bytes, bool]]:
+    """Every path of the layer, the root first, and whether it is a directory."""
+    yield b"", True
+    pending = [b""]
+    while pending:
+        if time.monotonic() > until:
+            raise TimeoutError(f"the walk of {os.fsdecode(base)} did not end in time")
+        current = pending.pop()
+        with os.scandir(posixpath.join(base, current)) as names:
+            for name in names:
+                path, is_directory = posixpath.join(current, name.name), name.is_dir(follow_symlinks=False)
+                yield path, is_directory
+                if is_directory:
+                    pending.append(path)
+
+
+def _implied(base: bytes, modes: dict[bytes, os.stat_result], has_marker: bool) -> frozenset[bytes]:
+    oldest = os.lstat(posixpath.join(base, CATALOG)).st_mtime - LONGEST_INGEST if has_marker else float("-inf")
+    return frozenset(
+        path for path, status in modes.items() if stat.S_IMODE(status.st_mode) == 0o755 and status.st_mtime >= oldest
+    )
+
+
+def _directory(base: bytes, path: bytes, status: os.stat_result, implied: bool) -> Entry:
+    attributes = xattrs.read_all(posixpath.join(base, path) if path else base)
+    return Entry(
+        path, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, xattrs=attributes, implied=implied
+    )

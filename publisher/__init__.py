@@ -1,0 +1,1 @@
+"""The writing side: OCI images become the tree of a repository."""

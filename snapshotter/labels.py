@@ -1,0 +1,56 @@
+"""Label names, and which layer a Prepare asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import InvalidArgument
+from cvmfsrepo.reasons import Reason
+from cvmfsrepo.repository import Missing
+
+TARGET = "containerd.io/snapshot.ref"
+"""Present on every Prepare of a pull: the name under which the caller wants the layer (its chain id)."""
+
+IMAGE = "containerd.io/snapshot/cri.image-ref"
+LAYER_DIGEST = "containerd.io/snapshot/cri.layer-digest"
+DIFF_ID = "containerd.io/snapshot/diff-id"
+
+REMOTE = "containerd.io/snapshot/remote"
+"""Set on committed snapshots that show a repository's layer; stargz's label, so that tools know it."""
+
+MISS = "containerd.io/snapshot/cvmfs.miss"
+"""Added by Stat and List to a snapshot whose layer was not served: why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The layer that a Prepare asks for, by either digest, and the image it belongs to ("" where not said)."""
+
+    target: str
+    layer: Digest | None
+    diff_id: Digest | None
+    image: str
+
+
+def wanted_layer(labels: Mapping[str, str]) -> Wanted | Missing | None:
+    """What a Prepare's labels ask for. None where it is not part of a pull; Missing where they do not say which
+    layer, or not in a form that may be joined to a path."""
+    target = labels.get(TARGET)
+    if not target:
+        return None
+    try:
+        layer, diff_id = _digest(labels, LAYER_DIGEST), _digest(labels, DIFF_ID)
+    except InvalidArgument as error:
+        return Missing(Reason.BAD_LABEL, str(error))
+    if layer is None and diff_id is None:
+        return Missing(
+            Reason.NO_LAYER_LABEL,
+            f"the labels name no layer digest: set disable_snapshot_annotations = false in containerd's CRI "
+            f"configuration, or pull with a client that sends {LAYER_DIGEST}",
+        )
+    return Wanted(target, layer, diff_id, labels.get(IMAGE, ""))
+
+
+def _digest(labels: Mapping[str, str], name: str) -> Digest | None:
+    text = labels.get(name)
+    return Digest.parse(text, f"label {name}") if text else None

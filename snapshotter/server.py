@@ -1,0 +1,123 @@
+"""The daemon: what starts and stops in which order. Containers do not notice either."""
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from cvmfsrepo.access import Access
+from cvmfsrepo.errors import FailedPrecondition
+from cvmfsrepo.layout import Layout
+from cvmfsrepo.repository import Repository
+from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
+from snapshotter.config import Config
+from snapshotter.database import open_database
+from snapshotter.disk import Disk, remove_tree
+from snapshotter.kernel import mount_options
+from snapshotter.log import event
+from snapshotter.metastore import Metastore
+from snapshotter.remote import RemoteLayers, Served
+from snapshotter.root import DATABASE, locked_root, make_private
+from snapshotter.service import ErrorInterceptor, SnapshotsService
+from snapshotter.shimstore import ShimStore
+from snapshotter.snapshotter import Snapshotter
+
+_log = logging.getLogger(__name__)
+
+WORKERS = 32
+"""Calls served at one time; more wait."""
+
+GRACE = 10.0
+"""Seconds that running calls get after SIGTERM."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.so_reuseport", 0),
+)
+
+
+def serve(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT. Refuses to start, with what to do, rather than touch state it does not trust."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with opened(config) as snapshotter, bound_socket(Path(config.address)) as address:
+        server = grpc.server(ThreadPoolExecutor(WORKERS, "call"), interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        add_SnapshotsServicer_to_server(SnapshotsService(snapshotter), server)
+        _bind(server, address)
+        server.start()
+        event(_log, logging.INFO, "serving", address=str(address), root=config.root, repository=config.repository)
+        stop.wait()
+        event(_log, logging.INFO, "stopping", grace_seconds=GRACE)
+        server.stop(GRACE).wait()
+
+
+@contextlib.contextmanager
+def opened(config: Config) -> Iterator[Snapshotter]:
+    """A snapshotter on the configured root, swept of what a dead process left behind."""
+    with locked_root(Path(config.root)) as root:
+        store = open_database(root / DATABASE)
+        try:
+            disk, shims = Disk(root), ShimStore(root)
+            _sweep(store, disk, shims)
+            repository = Repository(config.repository, Layout(config.repository_root))
+            remote = RemoteLayers([Served(repository, Access(config.deadline))], shims)
+            yield Snapshotter(store, disk, remote, mount_options(config.mount_options))
+        finally:
+            store.close()
+
+
+@contextlib.contextmanager
+def bound_socket(address: Path) -> Iterator[Path]:
+    """Makes way for our socket and removes it at the end. A live server's is refused; a dead one's file is removed."""
+    make_private(address.parent)
+    if _is_live(address):
+        raise FailedPrecondition(
+            "socket", str(address), "is in use by a running server", "stop it, or take another --address"
+        )
+    address.unlink(missing_ok=True)
+    try:
+        yield address
+    finally:
+        address.unlink(missing_ok=True)
+
+
+def _bind(server: grpc.Server, address: Path) -> None:
+    """Binds the socket as 0600 from its first moment."""
+    previous = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{address}")
+    finally:
+        os.umask(previous)
+
+
+def _is_live(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(str(address))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+                return False
+            raise FailedPrecondition("socket", str(address), f"cannot be used ({error.strerror or error})") from None
+    return True
+
+
+def _sweep(store: Metastore, disk: Disk, shims: ShimStore) -> None:
+    """Removes what no record needs: the set difference between the disk and the database."""
+    with store.transaction() as transaction:
+        known, keys = transaction.ids(), transaction.shim_keys()
+    unneeded = [*disk.orphans(known), *disk.abandoned(), *shims.abandoned(), *shims.unused(keys)]
+    for path in unneeded:
+        remove_tree(path) if path.is_dir() else path.unlink()
+    if unneeded:
+        event(_log, logging.INFO, "swept what a dead process left", paths=len(unneeded))

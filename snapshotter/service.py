@@ -1,0 +1,134 @@
+"""containerd's snapshots API over a Snapshotter: a servicer without decisions, and the one place where an error
+becomes a gRPC status."""
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from cvmfsrepo import errors
+from protos.containerd.services.snapshots.v1 import snapshots_pb2 as api
+from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import SnapshotsServicer
+from snapshotter.convert import blocks, info_from_api, info_to_api, mounts_to_api
+from snapshotter.snapshotter import Snapshotter
+
+_log = logging.getLogger(__name__)
+
+LIST_BLOCK = 100
+"""Infos in one message of a List stream, as in containerd."""
+
+_CODES = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
+    errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+    errors.Internal: grpc.StatusCode.INTERNAL,
+}
+_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+_Context = grpc.ServicerContext
+
+
+class SnapshotsService(SnapshotsServicer):
+    """One method a verb, each a translation."""
+
+    def __init__(self, snapshotter: Snapshotter) -> None:
+        self._snapshotter = snapshotter
+
+    def Prepare(self, request: api.PrepareSnapshotRequest, context: _Context) -> api.PrepareSnapshotResponse:
+        mounts = self._snapshotter.prepare(request.key, request.parent, dict(request.labels))
+        return api.PrepareSnapshotResponse(mounts=mounts_to_api(mounts))
+
+    def View(self, request: api.ViewSnapshotRequest, context: _Context) -> api.ViewSnapshotResponse:
+        mounts = self._snapshotter.view(request.key, request.parent, dict(request.labels))
+        return api.ViewSnapshotResponse(mounts=mounts_to_api(mounts))
+
+    def Mounts(self, request: api.MountsRequest, context: _Context) -> api.MountsResponse:
+        return api.MountsResponse(mounts=mounts_to_api(self._snapshotter.mounts(request.key)))
+
+    def Commit(self, request: api.CommitSnapshotRequest, context: _Context) -> Empty:
+        self._snapshotter.commit(request.name, request.key, dict(request.labels), request.parent)
+        return Empty()
+
+    def Remove(self, request: api.RemoveSnapshotRequest, context: _Context) -> Empty:
+        self._snapshotter.remove(request.key)
+        return Empty()
+
+    def Stat(self, request: api.StatSnapshotRequest, context: _Context) -> api.StatSnapshotResponse:
+        return api.StatSnapshotResponse(info=info_to_api(self._snapshotter.stat(request.key)))
+
+    def Update(self, request: api.UpdateSnapshotRequest, context: _Context) -> api.UpdateSnapshotResponse:
+        info = self._snapshotter.update(info_from_api(request.info), list(request.update_mask.paths))
+        return api.UpdateSnapshotResponse(info=info_to_api(info))
+
+    def List(self, request: api.ListSnapshotsRequest, context: _Context) -> Iterator[api.ListSnapshotsResponse]:
+        for block in blocks(self._snapshotter.walk(request.filters), LIST_BLOCK):
+            yield api.ListSnapshotsResponse(info=[info_to_api(info) for info in block])
+
+    def Usage(self, request: api.UsageRequest, context: _Context) -> api.UsageResponse:
+        usage = self._snapshotter.usage(request.key)
+        return api.UsageResponse(size=usage.size, inodes=usage.inodes)
+
+    def Cleanup(self, request: api.CleanupRequest, context: _Context) -> Empty:
+        self._snapshotter.cleanup()
+        return Empty()
+
+
+class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Turns what a verb raises into its status."""
+
+    def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
+        handler = continuation(details)
+        if handler is None:
+            return None
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded_stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            _guarded(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _guarded(call: Callable[[Any, _Context], Any]) -> Callable[[Any, _Context], Any]:
+    def guarded(request: Any, context: _Context) -> Any:
+        try:
+            return call(request, context)
+        except Exception as error:  # noqa: BLE001 - the interceptor's last line
+            _abort(context, error)
+
+    return guarded
+
+
+def _guarded_stream(call: Callable[[Any, _Context], Iterator[Any]]) -> Callable[[Any, _Context], Iterator[Any]]:
+    def guarded(request: Any, context: _Context) -> Iterator[Any]:
+        try:
+            yield from call(request, context)
+        except Exception as error:  # noqa: BLE001 - the interceptor's last line
+            _abort(context, error)
+
+    return guarded
+
+
+def _abort(context: _Context, error: Exception) -> NoReturn:
+    code = status_code(error)
+    if code is grpc.StatusCode.INTERNAL:
+        _log.error("internal error", exc_info=error)
+    context.abort(code, str(error))
+
+
+def status_code(error: Exception) -> grpc.StatusCode:
+    """The gRPC code of an error; what we did not foresee is INTERNAL."""
+    if isinstance(error, errors.ContractError):
+        return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    return grpc.StatusCode.INTERNAL

@@ -1,0 +1,176 @@
+"""The ten verbs. Each reads from top to bottom; what a rule is and why stands in `snapshots`.
+
+Order on the disk. To make: stage the directory, write the record, give the directory its number, commit. To remove:
+delete the record, commit, delete the directory. So a record always has its directory, whenever the process dies, and
+a directory without a record is an orphan that may go. A repository is touched only between transactions.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from cvmfsrepo.repository import Missing
+from snapshotter import labels as label
+from snapshotter.disk import Disk, remove_tree
+from snapshotter.filters import parse_filters
+from snapshotter.labels import Wanted, wanted_layer
+from snapshotter.log import event
+from snapshotter.metastore import Metastore, Record
+from snapshotter.mounts import MountOptions, active_mounts, view_mounts
+from snapshotter.remote import FoundLayer, RemoteLayers
+from snapshotter.snapshots import Info, Kind, Mount, Usage
+
+_log = logging.getLogger(__name__)
+
+
+class Snapshotter:
+    """Snapshots under one root directory. Safe to be called from many threads."""
+
+    def __init__(self, store: Metastore, disk: Disk, remote: RemoteLayers, options: MountOptions) -> None:
+        self._store, self._disk, self._remote, self._options = store, disk, remote, options
+
+    def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
+        """An active snapshot and how to mount it; AlreadyExists when a repository's layer was committed instead."""
+        wanted = wanted_layer(labels)
+        if wanted is None:
+            return self._create(Kind.ACTIVE, key, parent, labels)
+        started = time.monotonic()
+        found = self._find_remote(key, parent, wanted)
+        if isinstance(found, FoundLayer):
+            self._commit_remote(parent, wanted, labels, found)
+        _log_outcome(key, parent, wanted, found, time.monotonic() - started)
+        if isinstance(found, Missing):
+            return self._create(Kind.ACTIVE, key, parent, labels, f"{found.reason}: {found.detail}")
+        raise AlreadyExists(
+            "snapshot", labels[label.TARGET], "is served from a repository; nothing is to be downloaded"
+        )
+
+    def view(self, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
+        """A view of a committed snapshot, or of nothing."""
+        return self._create(Kind.VIEW, key, parent, labels)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        chain = self._store.get_chain(key)
+        if chain[0].info.kind is Kind.COMMITTED:
+            raise FailedPrecondition("snapshot", key, "is committed and cannot be mounted", "make a view of it")
+        return self._mounts(chain[0].info.kind, chain[0].id, chain[1:])
+
+    def commit(self, name: str, key: str, labels: Mapping[str, str], parent: str = "") -> None:
+        """`parent` is the one that a snapshot prepared without a parent shall stand on (containerd's `rebase`)."""
+        record = self._store.get(key)
+        usage = self._disk.usage(record.id) if record.info.kind is Kind.ACTIVE else Usage()
+        with self._store.transaction() as transaction:
+            transaction.commit_active(key, name, labels, usage, parent)
+
+    def remove(self, key: str) -> None:
+        with self._store.transaction() as transaction:
+            number = transaction.delete(key)
+        try:
+            self._disk.remove(number)
+        except OSError as error:  # the snapshot is gone; Cleanup takes the rest
+            event(_log, logging.WARNING, "directory not removed", key=key, id=number, detail=str(error))
+
+    def stat(self, key: str) -> Info:
+        return self._store.get(key).public_info
+
+    def update(self, info: Info, paths: Sequence[str]) -> Info:
+        """Changes labels: `paths` is a field mask of `labels` or `labels.<name>`; none means all labels."""
+        with self._store.transaction() as transaction:
+            current = transaction.get(info.name).info.labels
+            return transaction.set_labels(info.name, _masked(current, info.labels, paths)).public_info
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """Infos that match one of the filters, or all."""
+        return (record.public_info for record in self._store.walk(parse_filters(filters)))
+
+    def usage(self, key: str) -> Usage:
+        """Of an active snapshot what it takes now; of a committed one what it took; of a repository's layer nothing."""
+        record = self._store.get(key)
+        return self._disk.usage(record.id) if record.info.kind is Kind.ACTIVE else record.usage
+
+    def cleanup(self) -> None:
+        """Removes directories that no record has."""
+        with self._store.transaction() as transaction:  # no directory gets its number meanwhile
+            orphans = self._disk.orphans(transaction.ids())
+        for path in orphans:
+            remove_tree(path)
+
+    def _create(
+        self, kind: Kind, key: str, parent: str, labels: Mapping[str, str], miss: str = ""
+    ) -> tuple[Mount, ...]:
+        chain = self._store.get_parent_chain(parent)
+        with (
+            self._disk.staged_local(kind is Kind.ACTIVE, self._disk.ownership(chain)) as staged,
+            self._store.transaction() as transaction,
+        ):
+            number = transaction.create(kind, key, parent, labels, miss=miss)
+            staged.place(number)
+        return self._mounts(kind, number, chain)
+
+    def _mounts(self, kind: Kind, number: int, chain: Iterable[Record]) -> tuple[Mount, ...]:
+        lowers = [lower for record in chain for lower in self._disk.lowers(record)]
+        mount = active_mounts if kind is Kind.ACTIVE else view_mounts
+        return mount(lowers, self._disk.directory(number), self._options)
+
+    def _find_remote(self, key: str, parent: str, wanted: Wanted | Missing) -> FoundLayer | Missing:
+        """The layer, unless the request breaks the contract anyway."""
+        chain = self._store.get_parent_chain(parent)
+        if self._store.exists(key):
+            raise AlreadyExists("snapshot", key, "exists already")
+        if isinstance(wanted, Missing):
+            return wanted
+        return self._remote.find(wanted, [lower for record in chain for lower in self._disk.lowers(record)])
+
+    def _commit_remote(
+        self, parent: str, wanted: Wanted | Missing, labels: Mapping[str, str], found: FoundLayer
+    ) -> None:
+        """Creates and commits in one transaction; somebody may have done it before, also for another namespace."""
+        name = remote_name(labels[label.TARGET], parent)
+        if self._store.exists(name):
+            return
+        all_labels = {**labels, label.REMOTE: found.remote.repository}
+        try:
+            with (
+                self._disk.staged_remote(found.layer.path, found.remote) as staged,
+                self._store.transaction() as transaction,
+            ):
+                staged.place(transaction.create(Kind.COMMITTED, name, parent, all_labels, found.remote))
+        except AlreadyExists:
+            return
+
+
+def remote_name(target: str, parent: str) -> str:
+    """The name of the snapshot that shows a repository's layer. containerd finds it by its target label and its
+    parent and takes any name; the target alone would break where two namespaces have different parents."""
+    digest = hashlib.sha256(b"\0".join((target.encode(), parent.encode())))
+    return f"remote/{digest.hexdigest()}"
+
+
+def _masked(current: Mapping[str, str], wanted: Mapping[str, str], paths: Sequence[str]) -> Mapping[str, str]:
+    labels = dict(current) if paths else dict(wanted)
+    for path in paths:
+        field, _, name = path.partition(".")
+        if field != "labels" or path == "labels.":
+            raise InvalidArgument("field", path, "cannot be changed", "only labels can")
+        if not name:
+            labels = dict(wanted)
+        elif wanted.get(name):
+            labels[name] = wanted[name]
+        else:
+            labels.pop(name, None)
+    return labels
+
+
+def _log_outcome(key: str, parent: str, wanted: Wanted | Missing, found: FoundLayer | Missing, seconds: float) -> None:
+    """The one line that every Prepare of a pull leaves."""
+    fields: dict[str, object] = {"key": key, "parent": parent, "seconds": round(seconds, 6)}
+    if isinstance(wanted, Wanted):
+        fields |= {"image": wanted.image, "layer": str(wanted.layer or ""), "target": wanted.target}
+    if isinstance(found, Missing):
+        fields |= {"outcome": "miss", "reason": str(found.reason), "detail": found.detail}
+        event(_log, logging.WARNING, "remote prepare", **fields)
+        return
+    fields |= {"outcome": "hit", "repository": found.remote.repository, "revision": found.remote.revision}
+    event(_log, logging.INFO, "remote prepare", **fields)

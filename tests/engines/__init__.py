@@ -1,0 +1,1 @@
+"""Real container engines, unpacked from Debian packages and run privately beside whatever the host has."""
