@@ -44,13 +44,14 @@ class Outline(msgspec.Struct, frozen=True):
 
 def outline_of(head: Head) -> Outline:
     """The outline that a record's head promises. The root's catalog marker is hidden even where the record knows
-    none: a repository may cut a catalog there at any later time."""
+    none: a repository may cut a catalog there at any later time. In overlay notation the layer deletes by itself, but
+    for a directory that it makes again: that one is opaque and deleted."""
     raw = head.notation is Notation.OCI
     extras = set(head.extras) | ({CATALOG} - set(head.own_catalogs))
     markers = _oci_names(head.markers) if raw else iter(())
     return Outline(
         source=Source.RECORD,
-        whiteouts=head.whiteouts if raw else (),
+        whiteouts=tuple(path for path in head.whiteouts if raw or path in head.opaques),
         opaques=head.opaques,
         hidden=tuple(sorted({*extras, *markers})),
         directories=head.directories,

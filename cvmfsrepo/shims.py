@@ -60,14 +60,17 @@ def nothing_below(path: bytes) -> Found | None:
 def hide_shim(outline: Outline, below: Below) -> Shim:
     """The shim above a layer.
 
-    A directory that the layer's tar did not list takes the metadata of the one below, if there is one. Where the
-    image's own file named like a catalog marker shines through from below, the shim holds a copy of it, for the
-    device that hides this layer's marker would hide it too.
+    A directory that the layer's tar did not list takes the metadata of the one below, if there is one. The root always
+    counts as such: containerd's pull passes over a tar's entry for it, so it is 0755 0:0 or what a parent made of it.
+    Where the image's own file named like a catalog marker shines through from below, the shim holds a copy of it, for
+    the device that hides this layer's marker would hide it too.
     """
     known = {entry.path: entry for entry in outline.directories}
     hidden = _topmost(outline.hidden)
     files = {path: found for path in hidden if (found := _own_catalog_below(outline, below, path))}
-    inherited = {path: found.entry for path in outline.implied if (found := _directory_below(outline, below, path))}
+    inherited = {
+        path: found.entry for path in {b"", *outline.implied} if (found := _directory_below(outline, below, path))
+    }
     needed = {b"", *hidden, *inherited}
     directories = {above for path in needed for above in ancestors(path)} | {b"", *inherited}
     return Shim(
@@ -116,6 +119,8 @@ def _directory_below(outline: Outline, below: Below, path: bytes) -> Found | Non
 def _directory(path: bytes, own: Entry | None, inherited: Entry | None) -> Entry:
     """A shim directory's entry; the time of an implied directory stays its own, as in a pull."""
     entry = own or Entry(path, _PLAIN_DIRECTORY)
+    if not path:
+        entry = Entry(path, _PLAIN_DIRECTORY, mtime=entry.mtime)
     if inherited is None:
         return msgspec.structs.replace(entry, path=path, implied=False)
     return Entry(path, inherited.mode, inherited.uid, inherited.gid, entry.mtime, xattrs=inherited.xattrs)

@@ -28,14 +28,18 @@ _ERRORS: dict[grpc.StatusCode, type[errors.ContractError]] = {
 
 
 class Client:
-    """The ten verbs over a socket. `timeout` is in seconds and holds for each call."""
+    """The ten verbs over a socket: our own, or containerd's with the name of one of its snapshotters and a
+    containerd `namespace`. `timeout` is in seconds and holds for each call."""
 
-    def __init__(self, address: Path | str, snapshotter: str = "cvmfs-snapshotter", timeout: float = 60.0) -> None:
+    def __init__(
+        self, address: Path | str, snapshotter: str = "cvmfs-snapshotter", namespace: str = "", timeout: float = 60.0
+    ) -> None:
         self._channel = grpc.insecure_channel(
             f"unix:{address}", options=[("grpc.max_receive_message_length", 16 << 20)]
         )
         self._stub: Any = SnapshotsStub(self._channel)
         self._name, self._timeout = snapshotter, timeout
+        self._metadata = (("containerd-namespace", namespace),) if namespace else ()
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +77,7 @@ class Client:
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         request = api.ListSnapshotsRequest(snapshotter=self._name, filters=filters)
         try:
-            for block in self._stub.List(request, timeout=self._timeout):
+            for block in self._stub.List(request, timeout=self._timeout, metadata=self._metadata):
                 yield from map(info_from_api, block.info)
         except grpc.RpcError as error:
             raise _error(error) from None
@@ -87,7 +91,7 @@ class Client:
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _error(error) from None
 

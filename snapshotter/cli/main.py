@@ -1,5 +1,6 @@
 """`cvmfs-snapshotter`: the command line."""
 
+import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ import msgspec
 
 from cvmfsrepo.errors import ContractError
 from snapshotter import config as configuration
-from snapshotter.log import configure
+from snapshotter.log import configure, event
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +34,8 @@ def serve(config_path: Path, root: str | None, address: str | None, log_level: s
     config = msgspec.structs.replace(config, **{key: value for key, value in given.items() if value is not None})
     configuration.check(config)
     configure(config.log_level)
+    if not config_path.exists():
+        event(logging.getLogger(__name__), logging.INFO, "no configuration file, defaults hold", path=str(config_path))
     server.serve(config)
 
 
@@ -47,3 +50,7 @@ def main() -> None:
     except ContractError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,6 @@ mount away whatever happens, and the command runs there in a chroot. What builda
 import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +46,8 @@ rm /usr/share/man/README && echo 'manuals later' > /usr/share/man/NOTE
 rm /usr/share/bash-completion && mkdir /usr/share/bash-completion && touch /usr/share/bash-completion/new
 touch '/opt/app/data/a:b,c\\d=e f' /opt/app/data/gone /tmp/left
 useradd --uid 1000 --create-home someone
-mkfifo -m 0620 /opt/app/fifo && mknod -m 0640 /opt/app/disk b 8 1
+mkfifo /opt/app/fifo && chmod 0620 /opt/app/fifo
+mknod /opt/app/disk b 8 1 && chmod 0640 /opt/app/disk
 """
 
 
@@ -88,35 +88,41 @@ class _Buildah:
         )
         return cls(tool, directory / "policy.json")
 
+    def run(self, *arguments: str | Path) -> str:
+        """In a mount namespace of its own: whatever happens, no mount stays."""
+        return self._alone(self.tool.path, *arguments).strip()
+
     def start(self, image: str) -> str:
-        policy = [] if image == "scratch" else ["--signature-policy", self.policy]
-        return self.tool.run("from", "--pull-never", *policy, image).strip()
+        policy: list[str | Path] = [] if image == "scratch" else ["--signature-policy", self.policy]
+        return self.run("from", "--pull-never", *policy, image)
 
     def shell(self, container: str, script: str) -> None:
         """Run the script in the container, as `buildah run` would."""
         inner = 'set -e; root=$("$1" mount "$2"); chroot "$root" /bin/sh -ec "$3"; "$1" umount "$2" >/dev/null'
-        command = ["unshare", "--mount", "sh", "-c", inner, "sh", str(self.tool.path), container, script]
-        done = subprocess.run(command, env=dict(self.tool.environment), capture_output=True, text=True)
-        if done.returncode:
-            raise debs.DebsError(f"script in {container!r}: ended with {done.returncode}: {done.stderr[-2000:]}")
+        self._alone("sh", "-c", inner, "sh", self.tool.path, container, script)
+
+    def _alone(self, *command: str | Path) -> str:
+        unshare = debs.Tool(Path(shutil.which("unshare") or "unshare"), self.tool.environment)
+        return unshare.run("--mount", *command)
 
     def commit(self, container: str, image: str) -> None:
-        self.tool.run("commit", "-q", "--rm", "--signature-policy", self.policy, container, image)
+        self.run("commit", "-q", "--rm", "--signature-policy", self.policy, container, image)
 
     def push(self, image: str, layout: Path) -> None:
-        self.tool.run("push", "-q", "--signature-policy", self.policy, image, f"oci:{layout}:{REF}")
+        self.run("push", "-q", "--signature-policy", self.policy, image, f"oci:{layout}:{REF}")
 
 
 def _build_debian(stage: Path, layout: Path) -> None:
     base = stage / "base.tar"
-    debs.BOOTSTRAP.tool("mmdebstrap").run(
+    debs.BOOTSTRAP.tool("mmdebstrap", TMPDIR=str(stage)).run(
         "-q", "--mode=root", "--variant=minbase", f"--include={','.join(_INCLUDED)}",
+        '--aptopt=APT::Sandbox::User "root"',
         '--aptopt=Acquire::Check-Valid-Until "false"', "bookworm", base, f"deb {debs.mirror()} bookworm main",
     )  # fmt: skip
     buildah = _Buildah.below(stage)
     container = buildah.start("scratch")
-    buildah.tool.run("add", "-q", container, base, "/")
-    buildah.tool.run("config", "--cmd", "/bin/bash", container)
+    buildah.run("add", "-q", container, base, "/")
+    buildah.run("config", "--cmd", "/bin/bash", container)
     buildah.commit(container, "base")
     base.unlink()
     for below, name, script in (("base", "trimmed", _TRIM), ("trimmed", "application", _APPLICATION)):

@@ -205,6 +205,12 @@ def large_ids() -> Described:
     ]
 
 
+@case(present=("d/x", "y"), closed=False)
+def tars_without_an_end() -> Described:
+    """Tars that stop at their last member's last byte, without padding and end, as `umoci insert` writes them."""
+    return [[Dir("d"), File("d/x", b"nine bytes")], [Symlink("s", "d")], [File("y", b"0" * 512)], []]
+
+
 @case(present=("x", "y"))
 def empty_layers() -> Described:
     """Layers with no member at all, at the bottom, in the middle and on top."""

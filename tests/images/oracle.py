@@ -37,11 +37,17 @@ def apply(layers: Sequence[bytes], target: Path) -> frozenset[str]:
     _make_directory(target)
     undated = {_ROOT}
     for layer in layers:
-        with tarfile.open(fileobj=io.BytesIO(layer), encoding="utf-8", errors="surrogateescape") as tar:
+        with _opened(layer) as tar:
             undated = (undated | _touched_directories(tar)) - _listed_directories(tar)
             _apply_markers(tar, target)
             _apply_entries(tar, target)
     return frozenset(name for name in undated if _is_directory(target / name))
+
+
+def _opened(layer: bytes) -> tarfile.TarFile:
+    """With padding and end added where a tool left them out: `umoci insert` does, and Go's reader takes it."""
+    whole = io.BytesIO(layer + bytes(-len(layer) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))
+    return tarfile.open(fileobj=whole, encoding="utf-8", errors="surrogateescape")
 
 
 def _apply_markers(tar: tarfile.TarFile, target: Path) -> None:

@@ -26,9 +26,10 @@ class Stack:
     absent: tuple[str, ...] = ()
     pull: Pull = "same"
     pull_note: str = ""
+    closed: bool = True
 
     def tars(self) -> list[bytes]:
-        return [layer_tar(entries) for entries in self.layers]
+        return [layer_tar(entries, closed=self.closed) for entries in self.layers]
 
 
 Body = Callable[[], Iterable[Iterable[Entry]]]
@@ -44,11 +45,12 @@ class Collection(dict[str, Stack]):
         absent: tuple[str, ...] = (),
         pull: Pull = "same",
         pull_note: str = "",
+        closed: bool = True,
     ) -> Callable[[Body], Body]:
         def add(body: Body) -> Body:
             name = body.__name__
             layers = tuple(tuple(layer) for layer in body())
-            self[name] = Stack(name, (body.__doc__ or "").strip(), layers, present, absent, pull, pull_note)
+            self[name] = Stack(name, (body.__doc__ or "").strip(), layers, present, absent, pull, pull_note, closed)
             return body
 
         return add

@@ -93,12 +93,20 @@ class Opaque(Entry):
     """Nothing of the directory `path` is taken from the layers below; `.` is the root of the layer."""
 
 
-def layer_tar(entries: Iterable[Entry]) -> bytes:
-    """The uncompressed tar of one layer: the members in the order given, then two empty blocks."""
+def layer_tar(entries: Iterable[Entry], *, closed: bool = True) -> bytes:
+    """The uncompressed tar of one layer: the members in the order given, then two empty blocks.
+
+    Without `closed` it stops at the last byte of the last member, as `umoci insert` leaves it; Go reads it so.
+    """
     out = io.BytesIO()
+    content = b""
     for entry in entries:
-        out.write(_member(entry))
-    out.write(bytes(2 * _BLOCK))
+        content = entry.content if isinstance(entry, File) else b""
+        out.write(_header(entry, len(content)) + _padded(content))
+    if closed:
+        out.write(bytes(2 * _BLOCK))
+    else:
+        out.truncate(out.tell() - -len(content) % _BLOCK)
     return out.getvalue()
 
 
@@ -116,15 +124,9 @@ def member_name(entry: Entry) -> str:
             return entry.path
 
 
-def _member(entry: Entry) -> bytes:
-    content = entry.content if isinstance(entry, File) else b""
+def _header(entry: Entry, size: int) -> bytes:
+    """The ustar block, after pax records for what does not fit into it."""
     records: dict[str, bytes] = {}
-    header = _header(entry, len(content), records)
-    return _pax(records) + header + _padded(content)
-
-
-def _header(entry: Entry, size: int, records: dict[str, bytes]) -> bytes:
-    """The ustar block; what does not fit into it goes to `records`, which override it."""
     info = tarfile.TarInfo()
     info.type = tarfile.BLKTYPE if isinstance(entry, Device) and entry.block else entry.typeflag
     info.mode = entry.mode
@@ -141,7 +143,7 @@ def _header(entry: Entry, size: int, records: dict[str, bytes]) -> bytes:
         records["mtime"] = f"{Decimal(entry.mtime_ns) / SECOND:f}".encode()
     for name, value in sorted(entry.xattrs.items()):
         records[f"SCHILY.xattr.{name}"] = value
-    return info.tobuf(tarfile.USTAR_FORMAT)
+    return _pax(records) + info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def _text(key: str, text: str, records: dict[str, bytes]) -> str:

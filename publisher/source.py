@@ -1,0 +1,166 @@
+"""Where an image comes from: an OCI layout on disk, or a registry.
+
+A source is opened with its manifest and config read and verified; layers are streamed later, one after another.
+"""
+
+import ipaddress
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound
+from cvmfsrepo.oci import (
+    Descriptor,
+    Platform,
+    Reference,
+    choose_manifest,
+    is_index,
+    parse_index,
+    parse_manifest,
+)
+
+DOCUMENT_LIMIT = 64 << 20
+"""Bytes of a manifest or config: they are read whole."""
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+_FORMS = "give oci:PATH[:REF] or docker://HOST/NAME[:TAG|@sha256:DIGEST]"
+
+
+class Blobs(Protocol):
+    """The content store behind a source."""
+
+    def open(self, descriptor: Descriptor) -> AbstractContextManager[io.RawIOBase]:
+        """The blob's bytes as they come, not verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image to be published: `reference` is its name where the source gives one, `manifest` and `config` are the
+    original bytes, verified."""
+
+    text: str
+    reference: Reference | None
+    manifest: bytes
+    config: bytes
+    blobs: Blobs
+
+    def open_blob(self, descriptor: Descriptor) -> AbstractContextManager[io.RawIOBase]:
+        """A layer's bytes as they come; whoever reads them verifies them."""
+        return self.blobs.open(descriptor)
+
+
+def open_source(text: str, platform: Platform) -> Source:
+    """The image of a source text. InvalidArgument for a text or document that is none, NotFound, DataLoss for bytes
+    that are not what their digest promises, Unavailable or PermissionDenied from a registry."""
+    kind, _, rest = text.partition(":")
+    if kind == "oci" and rest:
+        return _open_layout(text, rest, platform)
+    if kind == "docker" and rest.startswith("//"):
+        return _open_registry(text, rest.removeprefix("//"), platform)
+    raise InvalidArgument("source", text, "is of no known form", _FORMS)
+
+
+def parse_platform(text: str) -> Platform:
+    """`os/architecture` or `os/architecture/variant`."""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise InvalidArgument("platform", text, "is not os/architecture", "give for example linux/amd64")
+    return Platform(*parts)
+
+
+def read_document(blobs: Blobs, descriptor: Descriptor, thing: str) -> bytes:
+    """A manifest or config, whole and verified."""
+    if not 0 <= descriptor.size <= DOCUMENT_LIMIT:
+        raise InvalidArgument(thing, str(descriptor.digest), f"has {descriptor.size} bytes, too many to be one")
+    content = b""
+    with blobs.open(descriptor) as stream:
+        while len(content) <= descriptor.size and (chunk := stream.read(descriptor.size + 1 - len(content))):
+            content += chunk
+    if len(content) != descriptor.size or Digest.of(content) != descriptor.digest:
+        raise DataLoss(thing, str(descriptor.digest), "is not what its digest promises", "fetch the image again")
+    return content
+
+
+class LayoutBlobs:
+    """The blobs of an OCI layout."""
+
+    def __init__(self, layout: Path) -> None:
+        self._directory = layout / "blobs" / "sha256"
+
+    def open(self, descriptor: Descriptor) -> AbstractContextManager[io.RawIOBase]:
+        path = self._directory / descriptor.digest.hex
+        try:
+            return path.open("rb", buffering=0)
+        except FileNotFoundError:
+            remedy = "the layout is incomplete: copy the image again"
+            raise NotFound("blob", str(path), "is not in the OCI layout", remedy) from None
+
+
+def _open_layout(text: str, rest: str, platform: Platform) -> Source:
+    path, name = _layout_and_name(rest)
+    try:
+        index = parse_index((path / "index.json").read_bytes(), f"index of the OCI layout {path}:")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound("OCI layout", str(path), "has no index.json", _FORMS) from None
+    blobs = LayoutBlobs(path)
+    chosen = _choose(index.manifests, name, platform, path)
+    manifest = read_document(blobs, chosen, "manifest")
+    if is_index(manifest):
+        manifest = read_document(blobs, choose_manifest(parse_index(manifest), platform), "manifest")
+    return Source(text, _full_reference(name), manifest, _config(blobs, manifest), blobs)
+
+
+def _layout_and_name(rest: str) -> tuple[Path, str]:
+    """The directory and the REF of `PATH[:REF]`; both may hold colons, so the longest directory that exists counts."""
+    colons = [len(rest), *(place for place in range(len(rest) - 1, 0, -1) if rest[place] == ":")]
+    for place in colons:
+        if (path := Path(rest[:place])).is_dir():
+            return path, rest[place + 1 :]
+    raise NotFound("OCI layout", rest, "is not a directory", _FORMS)
+
+
+def _choose(manifests: Sequence[Descriptor], name: str, platform: Platform, path: Path) -> Descriptor:
+    """The manifest of a REF; without one, the only one, or the only one for the platform."""
+    found = [m for m in manifests if not name or (m.annotations or {}).get(_REF_NAME) == name]
+    if len(found) > 1:
+        wanted = (platform.os, platform.architecture)
+        found = [m for m in found if m.platform and (m.platform.os, m.platform.architecture) == wanted]
+    if len(found) == 1:
+        return found[0]
+    offered = ", ".join(sorted({(m.annotations or {}).get(_REF_NAME, "one without a name") for m in manifests}))
+    problem = f"has no image {name!r}" if name else "does not say which image is meant"
+    raise NotFound("OCI layout", str(path), f"{problem} for {platform.os}/{platform.architecture}", f"it has: {offered}")
+
+
+def _full_reference(name: str) -> Reference | None:
+    """A REF that names its registry; a bare tag, as most tools write, names no image."""
+    host, slash, _ = name.partition("/")
+    return Reference.parse(name) if slash and ("." in host or ":" in host or host == "localhost") else None
+
+
+def _open_registry(text: str, name: str, platform: Platform) -> Source:
+    from publisher.registry import RegistryBlobs  # only who pulls from a registry pays for the client's import
+
+    reference = Reference.parse(name)
+    blobs = RegistryBlobs(reference, plain=_is_loopback(reference.registry))
+    manifest = blobs.read_manifest(reference.digest)
+    if is_index(manifest):
+        manifest = blobs.read_manifest(choose_manifest(parse_index(manifest), platform).digest)
+    return Source(text, reference, manifest, _config(blobs, manifest), blobs)
+
+
+def _config(blobs: Blobs, manifest: bytes) -> bytes:
+    return read_document(blobs, parse_manifest(manifest).config, "image config")
+
+
+def _is_loopback(registry: str) -> bool:
+    """Whether a registry is this machine's own: such speak plain HTTP, as for other clients."""
+    host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdigit() else registry
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

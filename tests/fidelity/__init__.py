@@ -1,0 +1,1 @@
+"""Proof that what is served is what a pull would have made."""
