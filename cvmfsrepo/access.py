@@ -6,9 +6,9 @@ bounded, and when all its threads are stuck a call fails at its deadline without
 never keep the process from ending.
 """
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -25,8 +25,8 @@ class Access:
     def __init__(self, deadline: float = 5.0, workers: int = 16) -> None:
         self.deadline = deadline
         self._workers = workers
-        self._calls: queue.SimpleQueue[_Call[Any]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._calls = deque[_Call[Any]]()
         self._threads = 0
         self._idle = 0
 
@@ -36,45 +36,50 @@ class Access:
 
     def call(self, work: Callable[[], T]) -> T:
         """The result of `work()` or its exception; DeadlineExpired when it takes longer than the deadline."""
-        call = _Call(work)
-        self._calls.put(call)
-        self._ensure_worker()
+        call = self._put(work)
         if not call.done.wait(self.deadline):
-            call.abandoned = True
+            self._abandon(call)
             raise DeadlineExpired(f"no answer within {self.deadline:g} s")
         return call.result()
 
     def later(self, work: Callable[[], object]) -> None:
         """Runs `work()` when a thread is free; nobody waits, so OSError only means that it was not to be had."""
-        self._calls.put(_Call(work))
-        self._ensure_worker()
+        self._put(work)
 
-    def _ensure_worker(self) -> None:
-        with self._lock:
-            if self._idle < self._calls.qsize() and self._threads < self._workers:
-                self._threads += 1
+    def _put(self, work: Callable[[], T]) -> "_Call[T]":
+        call = _Call(work)
+        with self._changed:
+            self._calls.append(call)
+            if self._idle < len(self._calls) and self._threads < self._workers:
                 threading.Thread(target=self._work, name="repository", daemon=True).start()
+                self._threads += 1
+            self._changed.notify()
+        return call
+
+    def _abandon(self, call: "_Call[Any]") -> None:
+        """A call that no thread has taken yet is not run any more, and waits in no queue."""
+        with self._changed:
+            if call in self._calls:
+                self._calls.remove(call)
 
     def _work(self) -> None:
         while True:
-            with self._lock:
+            with self._changed:
                 self._idle += 1
-            call = self._calls.get()
-            with self._lock:
+                self._changed.wait_for(lambda: self._calls)
                 self._idle -= 1
-            if not call.abandoned:
-                call.run()
+                call = self._calls.popleft()
+            call.run()
 
 
 class _Call(Generic[T]):
-    """One piece of work and its outcome; `abandoned` when nobody waits for it any more."""
+    """One piece of work and its outcome."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._value: T | None = None
         self._error: BaseException | None = None
         self.done = threading.Event()
-        self.abandoned = False
 
     def run(self) -> None:
         try:

@@ -75,7 +75,7 @@ def differences(
             yield Difference(path, "extra", None, _kind(right))
         elif left is not None and right is not None:
             yield from (d for d in _attributes(left, right) if not ignore(left, d.field))
-    yield from _link_differences(expected, found)
+    yield from (d for d in _link_differences(expected, found) if not ignore(expected[d.path], d.field))
 
 
 def content_differences(expected_root: Path, found_root: Path, paths: Iterable[bytes]) -> Iterator[Difference]:
@@ -164,7 +164,7 @@ def _groups(tree: Trees) -> dict[bytes, frozenset[bytes]]:
 
 def _first_difference(left: bytes, right: bytes) -> int | None:
     offset = 0
-    with open(left, "rb", buffering=0) as a, open(right, "rb", buffering=0) as b:
+    with open(left, "rb") as a, open(right, "rb") as b:  # buffered: only so is a short read the end of the file
         while True:
             one, two = a.read(_CHUNK), b.read(_CHUNK)
             if one != two:

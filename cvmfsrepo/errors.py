@@ -14,7 +14,7 @@ class ContractError(Exception):
 
     def __init__(self, thing: str, value: object, problem: str, remedy: str = "") -> None:
         self.thing, self.value, self.problem, self.remedy = thing, value, problem, remedy
-        super().__init__(f"{thing} {_quoted(value)}: {problem}" + (f"; {remedy}" if remedy else ""))
+        super().__init__(f"{thing} {_quoted(value)}: {_cut(problem)}" + (f"; {remedy}" if remedy else ""))
 
 
 class InvalidArgument(ContractError):
@@ -59,5 +59,8 @@ class Internal(ContractError):
 
 def _quoted(value: object) -> str:
     """The value's repr, cut so that hostile input cannot flood a log or a gRPC status."""
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 300 else f"{text[:280]}... ({len(text)} characters)"

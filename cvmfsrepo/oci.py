@@ -7,7 +7,7 @@ Source: OCI image specification 1.0; Docker image manifest version 2, schema 2; 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import msgspec
 
@@ -43,14 +43,14 @@ class Reference:
     def parse(cls, text: str) -> Self:
         """A full reference. Without a tag or digest it is `:latest`; a first part without dot, colon or
         `localhost` is a Docker Hub name, as everywhere."""
-        rest, _, digits = text.partition("@")
-        digest = Digest.parse(digits, "digest of the image reference") if digits else None
+        rest, at, digits = text.partition("@")
+        digest = Digest.parse(digits, "digest of the image reference") if at else None
         head, slash, tail = rest.partition("/")
         if not slash or not ("." in head or ":" in head or head == "localhost"):
             head, tail = "docker.io", rest if slash else f"library/{rest}"
         repository, colon, tag = tail.partition(":")
         if colon and not _TAG.fullmatch(tag):
-            raise InvalidArgument("image reference", text, f"has a malformed tag {tag!r}")
+            raise InvalidArgument("image reference", text, "has a malformed tag")
         if not _REGISTRY.fullmatch(head) or not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
             raise InvalidArgument("image reference", text, "is not HOST[:PORT]/NAME[:TAG][@sha256:DIGEST]")
         return cls(head, repository, tag if colon else (None if digest else "latest"), digest)
@@ -65,6 +65,10 @@ class Reference:
         return f"{self.registry}/{self.repository}{tag}" + (f"@{self.digest}" if self.digest else "")
 
 
+_DigestText = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+"""A digest as it stands in JSON; msgspec would read a `Digest`, being a dataclass, from an object."""
+
+
 class Platform(msgspec.Struct, frozen=True):
     """The machine an image is for."""
 
@@ -76,11 +80,15 @@ class Platform(msgspec.Struct, frozen=True):
 class Descriptor(msgspec.Struct, frozen=True):
     """A blob: its digest, its size in bytes and what it is."""
 
-    digest: Digest
-    size: int
+    digest_text: _DigestText = msgspec.field(name="digest")
+    size: Annotated[int, msgspec.Meta(ge=0)]
     mediatype: str = ""
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.parse(self.digest_text)
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -100,7 +108,11 @@ class Index(msgspec.Struct, frozen=True):
 class RootFs(msgspec.Struct, frozen=True):
     """The diff ids of the layers, base first."""
 
-    diff_ids: tuple[Digest, ...]
+    diff_id_texts: tuple[_DigestText, ...] = msgspec.field(name="diff_ids")
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        return tuple(Digest.parse(text) for text in self.diff_id_texts)
 
 
 class ImageConfig(msgspec.Struct, frozen=True):
@@ -132,7 +144,7 @@ def is_index(content: bytes) -> bool:
     """Whether a document is an index of manifests rather than a manifest: by what it holds, not by its type."""
     try:
         document = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(document, dict) and "manifests" in {key.lower() for key in document}
 
@@ -152,15 +164,9 @@ def choose_manifest(index: Index, platform: Platform) -> Descriptor:
 
 def _typed(content: bytes, kind: type[_T], thing: str) -> _T:
     try:
-        return msgspec.convert(_lowered(msgspec.json.decode(content)), kind, dec_hook=_digest)
+        return msgspec.convert(_lowered(msgspec.json.decode(content)), kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(thing, content[:80], f"does not parse: {error}") from None
-
-
-def _digest(kind: type[Any], value: object) -> object:
-    if kind is Digest and isinstance(value, str):
-        return Digest.parse(value)
-    raise msgspec.ValidationError(f"expected a digest, found {value!r}")
 
 
 def _lowered(value: object) -> object:

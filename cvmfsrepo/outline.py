@@ -25,12 +25,14 @@ class Source(StrEnum):
 
 
 class Outline(msgspec.Struct, frozen=True):
-    """`whiteouts` and `opaques` are deletions that kernel overlayfs does not see in the layer itself; `hidden` are
-    names in it that no container may see (raw markers and the repository's catalog markers); `directories` holds
-    the metadata of every directory above one of these, of the root and of every implied directory."""
+    """`whiteouts` are deletions that kernel overlayfs does not see in the layer itself, `devices` those that it does
+    see, `opaques` the directories that end a merge; `hidden` are names in the layer that no container may see (raw
+    markers and the repository's catalog markers); `directories` holds the metadata of every directory above one of
+    these, of the root and of every implied directory."""
 
     source: Source
     whiteouts: tuple[bytes, ...] = ()
+    devices: tuple[bytes, ...] = ()
     opaques: tuple[bytes, ...] = ()
     hidden: tuple[bytes, ...] = ()
     directories: tuple[Entry, ...] = ()
@@ -44,14 +46,14 @@ class Outline(msgspec.Struct, frozen=True):
 
 def outline_of(head: Head) -> Outline:
     """The outline that a record's head promises. The root's catalog marker is hidden even where the record knows
-    none: a repository may cut a catalog there at any later time. In overlay notation the layer deletes by itself, but
-    for a directory that it makes again: that one is opaque and deleted."""
+    none: a repository may cut a catalog there at any later time."""
     raw = head.notation is Notation.OCI
     extras = set(head.extras) | ({CATALOG} - set(head.own_catalogs))
     markers = _oci_names(head.markers) if raw else iter(())
     return Outline(
         source=Source.RECORD,
-        whiteouts=tuple(path for path in head.whiteouts if raw or path in head.opaques),
+        whiteouts=head.whiteouts if raw else (),
+        devices=() if raw else head.whiteouts,
         opaques=head.opaques,
         hidden=tuple(sorted({*extras, *markers})),
         directories=head.directories,

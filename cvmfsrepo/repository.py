@@ -6,11 +6,9 @@ which gives it a deadline. A plain directory or an NFS path is as good as a CVMF
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import zstandard
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.digest import Digest
@@ -87,19 +85,21 @@ class Repository:
         this layer's; OSError where the repository does not answer."""
         path = self.layout.tree_record(digest)
         try:
-            with path.open("rb", buffering=0) as record:
-                head = decode_head(_first_frame(record.read), f"tree record {path}")
+            with path.open("rb", buffering=_HEAD_CHUNK) as record:
+                head = decode_head(record, f"tree record {path}")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if head.layer != digest.hex:
-            raise DataLoss("tree record", str(path), f"is the one of layer {head.layer}")
-        return head
+        return _of_layer(head, digest, path)
 
     def find_record(self, digest: Digest) -> Record | None:
-        """The layer's whole tree record, or None where it has none."""
+        """The layer's whole tree record, or None where it has none. Raises as `find_head`."""
         path = self.layout.tree_record(digest)
         content = _read_limited(path, _RECORD_LIMIT)
-        return None if content is None else decode(content, f"tree record {path}")
+        if content is None:
+            return None
+        record = decode(content, f"tree record {path}")
+        _of_layer(record.head, digest, path)
+        return record
 
     def get_outline(self, digest: Digest, until: float) -> Outline:
         """The layer's outline, from its record or else by a walk that gives up at `until` (of time.monotonic) with
@@ -140,10 +140,12 @@ class Repository:
         for name in _names(directory):
             if (directory / name / "manifest.json").is_file():
                 try:
-                    yield Reference.parse(f"{registry}/{prefix}{name}")
+                    reference = Reference.parse(f"{registry}/{prefix}{name}")
                 except InvalidArgument:
                     continue
-            elif (directory / name).is_dir():
+                if self.layout.image_metadata(reference) == directory / name:
+                    yield reference
+            elif (directory / name).is_dir() and not (directory / name).is_symlink():
                 yield from self._walk_registry(registry, directory / name, f"{prefix}{name}/")
 
     def _read_first_entry(self, path: Path) -> None:
@@ -168,19 +170,10 @@ def deadline_in(seconds: float) -> float:
     return time.monotonic() + seconds
 
 
-def _first_frame(read: Callable[[int], bytes]) -> bytes:
-    """The beginning of a record that holds its first zstd frame whole, or the whole file."""
-    content = b""
-    while chunk := read(_HEAD_CHUNK):
-        content += chunk
-        reader = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            reader.decompress(content)
-        except zstandard.ZstdError:
-            break
-        if reader.eof or len(content) > _RECORD_LIMIT:
-            break
-    return content
+def _of_layer(head: Head, digest: Digest, path: Path) -> Head:
+    if head.layer != digest.hex:
+        raise DataLoss("tree record", str(path), f"is the one of layer {head.layer}")
+    return head
 
 
 def _read_limited(path: Path, limit: int) -> bytes | None:

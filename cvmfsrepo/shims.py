@@ -46,7 +46,7 @@ class Shim(msgspec.Struct, frozen=True):
     @property
     def key(self) -> Digest:
         """Names the shim by what it holds: layers that need the same shim share it."""
-        return Digest.of(msgspec.msgpack.encode(self))
+        return Digest.of(msgspec.msgpack.encode(self, order="deterministic"))
 
 
 _PLAIN_DIRECTORY = stat.S_IFDIR | 0o755
@@ -68,9 +68,8 @@ def hide_shim(outline: Outline, below: Below) -> Shim:
     known = {entry.path: entry for entry in outline.directories}
     hidden = _topmost(outline.hidden)
     files = {path: found for path in hidden if (found := _own_catalog_below(outline, below, path))}
-    inherited = {
-        path: found.entry for path in {b"", *outline.implied} if (found := _directory_below(outline, below, path))
-    }
+    implied = [path for path in {b"", *outline.implied} if {path, *ancestors(path)}.isdisjoint(hidden)]
+    inherited = {path: found.entry for path in implied if (found := _directory_below(outline, below, path))}
     needed = {b"", *hidden, *inherited}
     directories = {above for path in needed for above in ancestors(path)} | {b"", *inherited}
     return Shim(
@@ -82,7 +81,7 @@ def hide_shim(outline: Outline, below: Below) -> Shim:
 
 def white_shim(outline: Outline) -> Shim | None:
     """The shim below a layer, or None where it deletes nothing that the kernel would not see by itself."""
-    deleted = _topmost(path for path in (*outline.whiteouts, *outline.opaques) if path)
+    deleted = _topmost((*outline.whiteouts, *outline.opaques))
     if not deleted:
         return None
     directories = {above for path in deleted for above in ancestors(path)}
@@ -90,16 +89,16 @@ def white_shim(outline: Outline) -> Shim | None:
 
 
 def _topmost(paths: Iterable[bytes]) -> tuple[bytes, ...]:
-    """The sorted paths without those that lie below another one of them."""
-    every = set(paths)
+    """The sorted paths without the root and those that lie below another one of them."""
+    every = set(paths) - {b""}
     return tuple(sorted(path for path in every if every.isdisjoint(ancestors(path))))
 
 
 def _ends_here(outline: Outline, path: bytes) -> bool:
     """Whether the layer itself keeps the ones below from showing at a path."""
     above = set(ancestors(path))
-    opaque = set(outline.opaques) - {b""}
-    return not opaque.isdisjoint(above) or not {path, *above}.isdisjoint(outline.whiteouts)
+    deleted = {*outline.whiteouts, *outline.devices}
+    return not (set(outline.opaques) - {b""}).isdisjoint(above) or not deleted.isdisjoint({path, *above})
 
 
 def _own_catalog_below(outline: Outline, below: Below, path: bytes) -> Found | None:

@@ -11,10 +11,12 @@ Paths are bytes, relative, without a leading slash; the root is empty. Times are
 A reader refuses a version it does not know. Fields may be added at the end without a new version.
 """
 
+import io
 import posixpath
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import Annotated, BinaryIO
 
 import msgspec
 import zstandard
@@ -25,8 +27,16 @@ from cvmfsrepo.whiteouts import Markers, ancestors
 
 FORMAT = "cvmfs-layer-tree"
 VERSION = 1
-HEAD_LIMIT = 256 << 20
-"""Bytes that a head may unpack to: a record is repository content and may lie about its size."""
+FRAME_LIMIT = 256 << 20
+"""Bytes that a frame may unpack to: a record is repository content and may lie about its size."""
+_STEP = 1 << 10
+"""Bytes unpacked at a time; four of them can stand for 128 KiB, so a lie is seen 32 MiB later at the latest."""
+
+# What the kernel takes: a number out of these would only fail where a shim is written.
+_Mode = Annotated[int, msgspec.Meta(ge=0, le=0o177777)]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)]
+_Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Notation(StrEnum):
@@ -42,15 +52,15 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     files with one name; `implied` marks a directory that the tar needed but did not list."""
 
     path: bytes
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    mtime: int = 0
-    size: int = 0
+    mode: _Mode
+    uid: _Id = 0
+    gid: _Id = 0
+    mtime: _Nanoseconds = 0
+    size: _Count = 0
     target: bytes = b""
-    device: tuple[int, int] = (0, 0)
+    device: tuple[_Count, _Count] = (0, 0)
     xattrs: dict[str, bytes] = {}
-    group: int = 0
+    group: _Count = 0
     implied: bool = False
 
     @property
@@ -136,36 +146,44 @@ def witnesses(entries: Iterable[Entry]) -> tuple[Entry, ...]:
             found.setdefault("xattrs", entry)
         if entry.group:
             found.setdefault("hard-links", entry)
-    return tuple(dict.fromkeys(found.values()))
+    return tuple({entry.path: entry for entry in found.values()}.values())
 
 
 def encode(record: Record) -> bytes:
     """The bytes of a record; the same record gives the same bytes for one version of the zstd library."""
-    frames = (msgspec.msgpack.encode(record.head), msgspec.msgpack.encode(record.entries))
+    frames = [msgspec.msgpack.encode(part, order="deterministic") for part in (record.head, record.entries)]
     return b"".join(zstandard.ZstdCompressor(level=9, write_checksum=True).compress(frame) for frame in frames)
 
 
-def decode_head(content: bytes, thing: str = "tree record") -> Head:
-    """The head alone, from the beginning of a record; DataLoss says what is wrong with another input."""
-    return _head(_frame(content, thing)[0], thing)
+def decode_head(record: bytes | BinaryIO, thing: str = "tree record") -> Head:
+    """The head alone, reading no more of a record than its beginning; DataLoss says what is wrong with another
+    input."""
+    stream = io.BytesIO(record) if isinstance(record, bytes) else record
+    return _head(_frame(stream.read, thing)[0], thing)
 
 
 def decode(content: bytes, thing: str = "tree record") -> Record:
     """A whole record, checked; DataLoss says what is wrong with another input."""
-    first, rest = _frame(content, thing)
+    stream = io.BytesIO(content)
+    first, ahead = _frame(stream.read, thing)
     head = _head(first, thing)
-    second, _ = _frame(rest, thing)
+    second, _ = _frame(io.BytesIO(ahead + stream.read()).read, thing)
     try:
         entries = msgspec.msgpack.decode(second, type=tuple[Entry, ...])
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise DataLoss(thing, head.layer, f"has entries that do not parse: {error}") from None
     if len(entries) != head.entries:
         raise DataLoss(thing, head.layer, f"promises {head.entries} entries and holds {len(entries)}")
+    for entry in entries:
+        check_path(entry.path, thing)
     return Record(head, entries)
 
 
 def by_path(entries: Iterable[Entry]) -> Mapping[bytes, Entry]:
     return {entry.path: entry for entry in entries}
+
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def _head(frame: bytes, thing: str) -> Head:
@@ -179,10 +197,13 @@ def _head(frame: bytes, thing: str) -> Head:
                 "upgrade this program",
             )
         head = msgspec.msgpack.decode(frame, type=Head)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise DataLoss(thing, frame[:40], f"does not parse: {error}") from None
-    for path in (*head.whiteouts, *head.opaques, *head.extras, *head.own_catalogs, *(e.path for e in head.directories)):
+    names = (*head.whiteouts, *head.extras, *head.own_catalogs)
+    for path in (*names, *head.opaques, *(entry.path for entry in (*head.directories, *head.witnesses))):
         check_path(path, thing)
+    if b"" in names or not all(entry.is_directory for entry in head.directories):
+        raise DataLoss(thing, head.layer, "takes the layer's root for a name or a file for a directory")
     return head
 
 
@@ -198,16 +219,21 @@ def check_path(path: bytes, thing: str) -> None:
         raise DataLoss(thing, path, "is a path that leaves the layer or is not in its plain form")
 
 
-def _frame(content: bytes, thing: str) -> tuple[bytes, bytes]:
-    """The first zstd frame of `content`, unpacked, and what stands behind it."""
+def _frame(read: Callable[[int], bytes], thing: str) -> tuple[bytes, bytes]:
+    """The first zstd frame, unpacked, and what was read beyond it."""
+    chunk = read(_STEP)
     try:
-        size = zstandard.get_frame_parameters(content).content_size
-        if size > HEAD_LIMIT:
-            raise DataLoss(thing, size, f"unpacks to more than {HEAD_LIMIT} bytes or does not say its size")
-        reader = zstandard.ZstdDecompressor().decompressobj()
-        unpacked = reader.decompress(content)
+        size = zstandard.get_frame_parameters(chunk).content_size
+        if size > FRAME_LIMIT:
+            raise DataLoss(thing, size, f"unpacks to more than {FRAME_LIMIT} bytes or does not say its size")
+        reader, unpacked = zstandard.ZstdDecompressor().decompressobj(), bytearray()
+        while chunk and len(unpacked) <= size:
+            unpacked += reader.decompress(chunk)
+            chunk = b"" if reader.eof else read(_STEP)
     except zstandard.ZstdError as error:
-        raise DataLoss(thing, content[:40], f"is not a zstd frame: {error}") from None
+        raise DataLoss(thing, chunk[:40], f"is not a zstd frame: {error}") from None
+    if len(unpacked) > size:
+        raise DataLoss(thing, size, "unpacks to more bytes than it says")
     if not reader.eof:
-        raise DataLoss(thing, len(content), "is cut short", "publish the layer's record again")
-    return unpacked, reader.unused_data
+        raise DataLoss(thing, len(unpacked), "is cut short", "publish the layer's record again")
+    return bytes(unpacked), reader.unused_data

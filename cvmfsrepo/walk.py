@@ -11,12 +11,13 @@ import posixpath
 import stat
 import time
 from collections.abc import Iterator
+from enum import Enum, auto
 from pathlib import Path
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.outline import CATALOG, Outline, Source
 from cvmfsrepo.tree import Entry
-from cvmfsrepo.whiteouts import Markers, ancestors, is_oci_marker
+from cvmfsrepo.whiteouts import Markers, ancestors, is_oci_marker, is_overlay_whiteout
 
 LONGEST_INGEST = 600
 """Seconds by which an implied directory may be older than the catalog marker that the same ingest wrote last."""
@@ -25,30 +26,47 @@ LONGEST_INGEST = 600
 def outline_by_walk(layerfs: Path, until: float) -> Outline:
     """Walks the layer once. Gives up with TimeoutError when `time.monotonic()` passes `until`; OSError as it comes."""
     base = os.fsencode(layerfs)
-    markers, catalogs, modes = list[bytes](), list[bytes](), dict[bytes, os.stat_result]()
-    for path, is_directory in _names(base, until):
-        if is_directory:
-            modes[path] = os.lstat(posixpath.join(base, path))
-        elif is_oci_marker(name := posixpath.basename(path)):
+    markers, catalogs, devices, modes = list[bytes](), list[bytes](), list[bytes](), dict[bytes, os.stat_result]()
+    for path, kind in _names(base, until):
+        name = posixpath.basename(path)
+        if kind is _Kind.DIRECTORY:
+            modes[path] = os.lstat(posixpath.join(base, path) if path else base)
+        if kind is _Kind.SPECIAL and _is_whiteout(posixpath.join(base, path)):
+            devices.append(path)
+        elif is_oci_marker(name):  # also of a directory: so does a pull
             markers.append(path)
-        elif name == CATALOG:
+        elif name == CATALOG and kind is not _Kind.DIRECTORY:
             catalogs.append(path)
-    hidden = {*markers, *catalogs, CATALOG}
+    hidden = {*markers, *catalogs, CATALOG} - set(devices)
     implied = _implied(base, modes, CATALOG in catalogs)
     deleted = Markers.of_oci_names(markers)
     wanted = {b"", *implied, *(above for path in (*hidden, *implied) for above in ancestors(path))}
     return Outline(
         source=Source.WALK,
         whiteouts=deleted.whiteouts,
+        devices=tuple(sorted(devices)),
         opaques=deleted.opaques,
         hidden=tuple(sorted(hidden)),
         directories=tuple(_directory(base, path, modes[path], path in implied) for path in sorted(wanted)),
     )
 
 
-def _names(base: bytes, until: float) -> Iterator[tuple[bytes, bool]]:
-    """Every path of the layer, the root first, and whether it is a directory."""
-    yield b"", True
+class _Kind(Enum):
+    """What a listing tells of a name without another look."""
+
+    DIRECTORY = auto()
+    SPECIAL = auto()
+    OTHER = auto()
+
+
+def _is_whiteout(path: bytes) -> bool:
+    status = os.lstat(path)
+    return is_overlay_whiteout(status.st_mode, status.st_rdev)
+
+
+def _names(base: bytes, until: float) -> Iterator[tuple[bytes, _Kind]]:
+    """Every path of the layer, the root first, and its kind."""
+    yield b"", _Kind.DIRECTORY
     pending = [b""]
     while pending:
         if time.monotonic() > until:
@@ -56,10 +74,17 @@ def _names(base: bytes, until: float) -> Iterator[tuple[bytes, bool]]:
         current = pending.pop()
         with os.scandir(posixpath.join(base, current)) as names:
             for name in names:
-                path, is_directory = posixpath.join(current, name.name), name.is_dir(follow_symlinks=False)
-                yield path, is_directory
-                if is_directory:
+                path, kind = posixpath.join(current, name.name), _kind(name)
+                yield path, kind
+                if kind is _Kind.DIRECTORY:
                     pending.append(path)
+
+
+def _kind(name: os.DirEntry[bytes]) -> _Kind:
+    if name.is_dir(follow_symlinks=False):
+        return _Kind.DIRECTORY
+    plain = name.is_file(follow_symlinks=False) or name.is_symlink()
+    return _Kind.OTHER if plain else _Kind.SPECIAL
 
 
 def _implied(base: bytes, modes: dict[bytes, os.stat_result], has_marker: bool) -> frozenset[bytes]:

@@ -48,3 +48,9 @@ def write(path: PathLike, name: str, value: bytes) -> None:
 def write_all(path: PathLike, values: Mapping[str, bytes]) -> None:
     for name, value in values.items():
         write(path, name, value)
+
+
+def remove_all(path: PathLike) -> None:
+    """Removes all listed attributes but overlayfs's own."""
+    for name in read_all(path):
+        os.removexattr(path, name, follow_symlinks=False)

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from cvmfsrepo import xattrs
 from cvmfsrepo.layout import CATALOG_MARKER
 from cvmfsrepo.tree import Entry
 
@@ -26,7 +27,7 @@ def ingest(layerfs: Path, entries: Iterable[Entry], owner: tuple[int, int], now:
     """Takes from an unpacked layer what an ingest loses; returns the names it added. `now` is in nanoseconds."""
     base, known = os.fsencode(layerfs), {entry.path: entry for entry in entries}
     for path in _walk(base):
-        _lose(posixpath.join(base, path), owner)
+        _lose(posixpath.join(base, path), owner, base + b".spare")
     added = () if CATALOG_MARKER.encode() in known else (CATALOG_MARKER.encode(),)
     if added:
         write_catalog_marker(layerfs, owner, now)
@@ -58,28 +59,30 @@ def _walk(base: bytes) -> list[bytes]:
     return found
 
 
-def _lose(path: bytes, owner: tuple[int, int]) -> None:
+def _lose(path: bytes, owner: tuple[int, int], spare: bytes) -> None:
     status = os.lstat(path)
-    if status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
-        _split(path)
-    for name in os.listxattr(path, follow_symlinks=False):
-        os.removexattr(path, name, follow_symlinks=False)
+    if status.st_nlink > 1:
+        _copy(path, status, spare)
+        os.rename(spare, path)
+    xattrs.remove_all(path)
     os.chown(path, *owner, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(path, stat.S_IMODE(status.st_mode))
     os.utime(path, ns=(status.st_mtime_ns // _SECOND * _SECOND,) * 2, follow_symlinks=False)
 
 
-def _split(path: bytes) -> None:
-    """Gives one name of a hard-linked file a file of its own."""
-    copy = path + b".split" if len(posixpath.basename(path)) < 240 else posixpath.join(posixpath.dirname(path), b".split")
-    shutil.copyfile(path, copy)
-    os.rename(copy, path)
+def _copy(path: bytes, status: os.stat_result, copy: bytes) -> None:
+    """One name of a hard-linked file as a file of its own."""
+    if stat.S_ISREG(status.st_mode):
+        shutil.copyfile(path, copy)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(path), copy)
+    else:
+        os.mknod(copy, status.st_mode, status.st_rdev)
 
 
 def _set_directory(path: bytes, entry: Entry, owner: tuple[int, int], now: int) -> None:
-    for name in os.listxattr(path):
-        os.removexattr(path, name)
+    xattrs.remove_all(path)
     os.chown(path, *owner)
     os.chmod(path, stat.S_IMODE(entry.mode))
     time = now if entry.implied else entry.mtime

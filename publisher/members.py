@@ -106,7 +106,7 @@ def walk_content(tar: TarBytes, member: Member, layer: Digest) -> Iterator[tuple
     for offset, size in member.extents:
         while size:
             piece = tar.read(min(size, CHUNK))
-            if not piece:
+            if not piece or tar.padded:
                 _damaged(layer, tar, f"it ends inside of {os.fsdecode(member.path)!r}")
             yield offset, piece
             offset, size = offset + len(piece), size - len(piece)

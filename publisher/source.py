@@ -3,8 +3,8 @@
 A source is opened with its manifest and config read and verified; layers are streamed later, one after another.
 """
 
-import ipaddress
 import io
+import ipaddress
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -132,8 +132,9 @@ def _choose(manifests: Sequence[Descriptor], name: str, platform: Platform, path
     if len(found) == 1:
         return found[0]
     offered = ", ".join(sorted({(m.annotations or {}).get(_REF_NAME, "one without a name") for m in manifests}))
-    problem = f"has no image {name!r}" if name else "does not say which image is meant"
-    raise NotFound("OCI layout", str(path), f"{problem} for {platform.os}/{platform.architecture}", f"it has: {offered}")
+    problem = f"has no single image {name!r}" if name else "does not say which image is meant"
+    problem += f" for {platform.os}/{platform.architecture}"
+    raise NotFound("OCI layout", str(path), problem, f"it has: {offered}")
 
 
 def _full_reference(name: str) -> Reference | None:

@@ -11,10 +11,10 @@ import io
 import tarfile
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import zstandard
-from isal import igzip, isal_zlib
+from isal import igzip
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
@@ -27,7 +27,7 @@ _LARGEST_READ = CHUNK + 512
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
-_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, isal_zlib.error, zstandard.ZstdError)
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 
 REMEDY = "fetch or build the image again"
 
@@ -84,6 +84,10 @@ class TarBytes:
         self._buffer = memoryview(b"")
         self._position = 0
         self._ended = False
+        self._size = 0
+        self.padded = False
+        """Whether the tar ended inside of a block, and zeros were read that it does not hold: some tools leave the
+        padding of the last member out."""
         self.last = b""
         """What the last read gave: how an archive ended."""
 
@@ -94,7 +98,8 @@ class TarBytes:
 
     @property
     def size(self) -> int:
-        return self._position
+        """Bytes of the tar so far."""
+        return self._size
 
     def tell(self) -> int:
         return self._position
@@ -151,6 +156,10 @@ class TarBytes:
             except _DAMAGE as error:
                 raise DataLoss("layer", str(self._layer), f"does not decompress: {error}", REMEDY) from None
             self._hash.update(chunk)
+            self._size += len(chunk)
+            if not chunk and self._position % tarfile.BLOCKSIZE:
+                chunk = bytes(-self._position % tarfile.BLOCKSIZE)
+                self.padded = True
             self._buffer = memoryview(chunk)
         return bool(self._buffer)
 
@@ -158,8 +167,7 @@ class TarBytes:
 def _decompressed(blob: io.BufferedReader) -> _Readable:
     start = blob.peek(4)[:4]
     if start.startswith(_GZIP):
-        reader: _Readable = igzip.IGzipFile(fileobj=blob)
-        return reader
+        return cast(_Readable, igzip.IGzipFile(fileobj=blob))  # type: ignore[no-untyped-call]
     if start == _ZSTD or start in _ZSTD_SKIPPABLE:
         return zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True, closefd=False)
     return blob

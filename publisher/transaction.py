@@ -21,12 +21,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Transaction:
-    """The staging area, and the ways from it into the repository. `changed` says whether anything was shown."""
+    """What is to be shown, in order; nothing of it is seen before `show`. `changed` says whether anything was."""
 
     def __init__(self, layout: Layout, durable: bool) -> None:
         self._layout, self._durable = layout, durable
         self._staging = layout.publisher_state / "staging"
         self._count = 0
+        self._pending: list[tuple[Path, Path]] = []
         self.changed = False
 
     def stage(self) -> Path:
@@ -35,7 +36,46 @@ class Transaction:
         self._count += 1
         return self._staging / str(self._count)
 
-    def settle(self) -> None:
+    def add(self, staged: Path, final: Path) -> None:
+        """Has a staged file, link or directory shown at `final`, in place of what is there. A directory must be one
+        that nobody is served from."""
+        self._pending.append((staged, final))
+
+    def add_file(self, content: bytes, final: Path) -> None:
+        """Has a small file shown, unless it is there already with the same bytes."""
+        if _content(final) != content:
+            staged = self.stage()
+            write_file(staged, content)
+            self.add(staged, final)
+
+    def add_link(self, text: str, final: Path) -> None:
+        """Has a relative link shown. One that leads somewhere already is left as it is."""
+        if not final.exists():
+            staged = self.stage()
+            staged.symlink_to(text)
+            self.add(staged, final)
+
+    def show(self) -> None:
+        """Shows everything by renames, in the order of adding; the last one only when all others are on the disk."""
+        for part in (self._pending[:-1], self._pending[-1:]):
+            if part:
+                self._settle()
+            for staged, final in part:
+                make_directories(final.parent, self._layout.root)
+                if final.is_dir() and not final.is_symlink():
+                    final.rename(self.stage())
+                staged.rename(final)
+        if self._pending:
+            self._settle()
+            self.changed = True
+        self._pending.clear()
+
+    def clear(self) -> None:
+        """Removes what is in the staging area."""
+        if self._staging.is_dir():
+            remove_tree(self._staging)
+
+    def _settle(self) -> None:
         """Waits until everything written is on the disk: a rename must never outlive the content it shows. One call
         for all files of an image is far cheaper than an fsync each, and unlike sync() it reports failed writes."""
         if not self._durable:
@@ -46,34 +86,6 @@ class Transaction:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self._layout.root))
         finally:
             os.close(directory)
-
-    def publish(self, staged: Path, final: Path) -> None:
-        """Shows a staged file, link or directory. A directory in the way goes to the staging area first, so it must
-        be one that nobody is served from."""
-        make_directories(final.parent, self._layout.root)
-        if final.is_dir() and not final.is_symlink():
-            final.rename(self.stage())
-        staged.rename(final)
-        self.changed = True
-
-    def publish_file(self, content: bytes, final: Path) -> None:
-        """Shows a small file, unless it is there already with the same bytes."""
-        if _content(final) != content:
-            staged = self.stage()
-            write_file(staged, content)
-            self.publish(staged, final)
-
-    def publish_link(self, text: str, final: Path) -> None:
-        """Shows a relative link. One that leads somewhere already is left as it is."""
-        if not final.exists():
-            staged = self.stage()
-            staged.symlink_to(text)
-            self.publish(staged, final)
-
-    def clear(self) -> None:
-        """Removes what is in the staging area."""
-        if self._staging.is_dir():
-            remove_tree(self._staging)
 
 
 @contextmanager

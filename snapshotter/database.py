@@ -11,6 +11,8 @@ from snapshotter.metastore import Metastore, connect
 
 APPLICATION_ID = 0x43564653
 SCHEMA_VERSION = 1
+_PATIENCE = 2.0
+"""Seconds that a start waits for another process to unlock the database."""
 
 _SCHEMA = f"""
 BEGIN EXCLUSIVE;
@@ -44,9 +46,10 @@ def open_database(path: Path) -> Metastore:
     """The metastore at `path`, made if there is none. Refuses a file that is damaged, is not ours or was written by
     a newer version; the file stays as it is."""
     try:
-        connection = connect(path)
+        connection = connect(path, _PATIENCE)
         try:
             _check_or_create(connection, path)
+            connection.executescript("BEGIN IMMEDIATE; ROLLBACK")  # nobody else is writing
         finally:
             connection.close()
         return Metastore(path)

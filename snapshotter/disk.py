@@ -3,7 +3,7 @@
     <root>/snapshots/<id>/fs      upper directory of a local snapshot, or a link to a repository's layer
     <root>/snapshots/<id>/work    overlayfs's work directory of an active snapshot
     <root>/snapshots/<id>/h, w    links to the shims above and below a repository's layer
-    <root>/snapshots/new-*        being staged
+    <root>/snapshots/new-*, old-* being staged, being removed
 
 A repository's layer is a link and never a mount: nothing to restore after a restart, nothing to unmount, and removing
 it removes a link. The names are short because containerd hands overlayfs all lowers in one 4 KiB page.
@@ -21,16 +21,16 @@ from pathlib import Path
 from snapshotter.metastore import Record, Remote
 from snapshotter.snapshots import Usage
 
-_STAGING = "new-"
+_STAGING, _ASIDE = "new-", "old-"
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
     """Mode (permission bits), owner and group of a root directory."""
 
-    mode: int = 0o755
-    uid: int = 0
-    gid: int = 0
+    mode: int
+    uid: int
+    gid: int
 
 
 class Staged:
@@ -61,13 +61,26 @@ class Disk:
     def directory(self, number: int) -> str:
         return f"{self.snapshots}/{number}"
 
-    def lowers(self, record: Record) -> list[str]:
-        """Lower directories of a committed snapshot, topmost first."""
-        directory = self.directory(record.id)
-        if record.remote is None:
-            return [f"{directory}/fs"]
-        white = [f"{directory}/w"] if record.remote.white else []
-        return [f"{directory}/h", f"{directory}/fs", *white]
+    def lowers(self, chain: Iterable[Record]) -> list[str]:
+        """Lower directories of a chain of committed snapshots, topmost first.
+
+        A directory that stands higher already is left out: it could only add what is there, and overlayfs refuses the
+        same directory twice (ELOOP). Images do repeat layers, and layers share shims.
+        """
+        places: dict[object, str] = {}
+        for record in chain:
+            for what, path in self._places(record):
+                places.setdefault(what, path)
+        return list(places.values())
+
+    def _places(self, record: Record) -> list[tuple[object, str]]:
+        """A snapshot's lower directories, topmost first, each behind what it shows."""
+        directory, remote = self.directory(record.id), record.remote
+        if remote is None:
+            return [(record.id, f"{directory}/fs")]
+        layer = ((remote.repository, remote.layer), f"{directory}/fs")
+        white = [(remote.white, f"{directory}/w")] if remote.white else []
+        return [(remote.hide, f"{directory}/h"), layer, *white]
 
     @contextlib.contextmanager
     def staged_local(self, writable: bool, ownership: Ownership) -> Iterator[Staged]:
@@ -96,8 +109,8 @@ class Disk:
         """Mode and owner that a new snapshot's root takes: those of its parent's. Answered without the repository,
         for the shim above a layer has the metadata of the layer's root."""
         if not chain:
-            return Ownership()
-        status = os.stat(self.lowers(chain[0])[0])
+            return Ownership(0o755, os.geteuid(), os.getegid())
+        status = os.stat(self.lowers(chain[:1])[0])
         return Ownership(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
     def usage(self, number: int) -> Usage:
@@ -107,15 +120,17 @@ class Disk:
     def remove(self, number: int) -> None:
         remove_tree(Path(self.directory(number)))
 
-    def orphans(self, known: Iterable[int]) -> list[Path]:
-        """Directories with a number that no record has."""
+    def set_aside(self, known: Iterable[int]) -> list[Path]:
+        """Gives directories whose number no record has a name that no snapshot can get, for a number that a failed
+        transaction gave back is given again. The caller removes them, outside the transaction."""
         needed = {str(number) for number in known}
-        names = os.listdir(self.snapshots)
-        return [self.snapshots / name for name in names if name.isdigit() and name not in needed]
+        orphans = [name for name in os.listdir(self.snapshots) if name.isdigit() and name not in needed]
+        return [(self.snapshots / name).rename(self.snapshots / f"{_ASIDE}{name}") for name in orphans]
 
     def abandoned(self) -> list[Path]:
-        """Staged directories. Only at the start are all of them a dead process's."""
-        return [self.snapshots / name for name in os.listdir(self.snapshots) if name.startswith(_STAGING)]
+        """Staged directories, and those set aside. Only at the start are all of them a dead process's."""
+        names = os.listdir(self.snapshots)
+        return [self.snapshots / name for name in names if name.startswith((_STAGING, _ASIDE))]
 
     @contextlib.contextmanager
     def _staged(self) -> Iterator[Path]:
@@ -137,21 +152,28 @@ def remove_tree(path: Path) -> None:
 
 
 def disk_usage(path: Path) -> Usage:
-    """Bytes allocated and inodes used below a directory, itself included; a hard-linked file counts once."""
-    size, seen, pending = 0, set[tuple[int, int]](), [os.fsencode(path)]
-    status = os.lstat(path)
-    seen.add((status.st_dev, status.st_ino))
-    size += status.st_blocks * 512
+    """Bytes allocated and inodes used below a directory, itself included; a hard-linked file counts once. What a
+    running container removes as we count is passed over."""
+    sizes, pending = {_inode(status := os.lstat(path)): status.st_blocks * 512}, [os.fsencode(path)]
     while pending:
-        try:
-            with os.scandir(pending.pop()) as names:
-                for name in names:
-                    status = name.stat(follow_symlinks=False)
-                    if (status.st_dev, status.st_ino) not in seen:
-                        seen.add((status.st_dev, status.st_ino))
-                        size += status.st_blocks * 512
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(name.path)
-        except FileNotFoundError:  # a running container removes as we count
-            continue
-    return Usage(size, len(seen))
+        for name in _entries(pending.pop()):
+            try:
+                status = name.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            sizes[_inode(status)] = status.st_blocks * 512
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(name.path)
+    return Usage(sum(sizes.values()), len(sizes))
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _entries(directory: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(directory) as names:
+            return list(names)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

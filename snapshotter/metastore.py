@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from snapshotter import labels as label
 from snapshotter.filters import Filter
 from snapshotter.snapshots import Info, Kind, Usage
@@ -33,6 +33,7 @@ _CHAIN = (
     " LEFT JOIN snapshots p ON p.id = s.parent_id ORDER BY depth"
 )
 _LIST = f"SELECT {_COLUMNS}{_FROM}"
+_PAGE = 1000
 
 _labels_to_text = msgspec.json.Encoder().encode
 _labels_from_text = msgspec.json.Decoder(dict[str, str]).decode
@@ -93,10 +94,14 @@ class Metastore:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield Transaction(self._writer)
-            except BaseException:
-                self._writer.execute("ROLLBACK")
+                self._writer.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                    raise ResourceExhausted("database", str(self._path), "has no space left on its disk") from None
                 raise
-            self._writer.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:  # SQLite has rolled back by itself after some errors
+                    self._writer.execute("ROLLBACK")
 
     def get(self, name: str) -> Record:
         row = self._reader().execute(_GET, (name,)).fetchone()
@@ -125,10 +130,13 @@ class Metastore:
     def walk(self, wanted: Filter) -> Iterator[Record]:
         """Records that a filter matches, in the order of their making."""
         condition, values = _condition(wanted)
-        for row in self._reader().execute(_LIST + condition + " ORDER BY s.id", values):
-            record = _record(row)
-            if wanted.matches(record.public_info):
-                yield record
+        statement, after = f"{_LIST}WHERE s.id > ?{condition} ORDER BY s.id LIMIT {_PAGE}", 0
+        # A page is read whole: between two records the caller may ask for others, and must see what is there by then.
+        while rows := self._reader().execute(statement, (after, *values)).fetchall():
+            for record in map(_record, rows):
+                after = record.id
+                if wanted.matches(record.public_info):
+                    yield record
 
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._connections, "reader", None)
@@ -180,6 +188,8 @@ class Transaction:
         row = self._connection.execute(_GET, (key,)).fetchone()
         if row is None:
             raise _no_such(key)
+        if name == key:
+            raise AlreadyExists("snapshot", name, "exists already")
         active = _record(row)
         if active.info.kind is not Kind.ACTIVE:
             raise FailedPrecondition(
@@ -251,9 +261,10 @@ class Transaction:
             raise FailedPrecondition(error.thing, error.value, error.problem) from None
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection with the settings that every one of ours has."""
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+def connect(path: Path, patience: float = 30) -> sqlite3.Connection:
+    """A connection with the settings that every one of ours has; `patience` is how long it waits for a lock that
+    another process holds, in seconds."""
+    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
@@ -262,7 +273,7 @@ def connect(path: Path) -> sqlite3.Connection:
 def _condition(wanted: Filter) -> tuple[str, tuple[str, ...]]:
     """The part of a filter that the database answers by an index: the look-up that follows each remote Prepare."""
     target = wanted.equalities().get(f"labels.{label.TARGET}")
-    return ("WHERE s.target = ?", (target,)) if target is not None else ("", ())
+    return (" AND s.target = ?", (target,)) if target is not None else ("", ())
 
 
 def _record(row: tuple[object, ...]) -> Record:

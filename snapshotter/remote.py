@@ -13,7 +13,7 @@ from cvmfsrepo.access import Access, DeadlineExpired
 from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.outline import Outline, Source
 from cvmfsrepo.reasons import Reason, reason_of
-from cvmfsrepo.repository import Layer, Missing, Repository
+from cvmfsrepo.repository import Layer, Missing, Repository, deadline_in
 from cvmfsrepo.shims import Shim, hide_shim, white_shim
 from snapshotter.below import find_below
 from snapshotter.labels import Wanted
@@ -23,6 +23,9 @@ from snapshotter.metastore import Remote
 from snapshotter.shimstore import ShimStore
 
 _log = logging.getLogger(__name__)
+
+_WALK_SHARE = 0.9
+"""Of the deadline: a walk that gives up by itself still can say so before nobody waits any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,14 @@ class RemoteLayers:
         return missing
 
     def _guarded(self, served: Served, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
-        name, until = served.repository.name, served.access.until()
+        name, until = served.repository.name, deadline_in(_WALK_SHARE * served.access.deadline)
         try:
             found = served.access.call(lambda: self._read(served.repository, wanted, lowers, until))
         except DeadlineExpired as error:
             return Missing(Reason.TIMEOUT, f"repository {name}: {error}")
         except TimeoutError as error:
-            return Missing(Reason.MARKERS_UNAVAILABLE, f"repository {name}: {error}")
+            reason = reason_of(error) if error.errno else Reason.MARKERS_UNAVAILABLE  # the kernel's, or the walk's
+            return Missing(reason, f"repository {name}: {error}")
         except OSError as error:
             return Missing(reason_of(error), f"repository {name}: {error}")
         except DataLoss as error:

@@ -62,11 +62,19 @@ def _check_ours(root: Path) -> None:
             "root directory", str(root), f"holds the state of something else ({', '.join(foreign[:4])})",
             "remove the images that use it from containerd and move it away, or start with another --root",
         )  # fmt: skip
-    if not foreign and "snapshots" in names and DATABASE not in names and os.listdir(root / "snapshots"):
+    if not foreign and "snapshots" in names and _is_empty(root / DATABASE) and os.listdir(root / "snapshots"):
         raise FailedPrecondition(
-            "root directory", str(root), f"has snapshots but no {DATABASE}",
+            "root directory", str(root), f"has snapshots but no {DATABASE}, or an empty one",
             f"restore a backup of {DATABASE}, or move the directory away",
         )  # fmt: skip
+
+
+def _is_empty(database: Path) -> bool:
+    """Whether a database holds nothing: to start with it would be to sweep every snapshot away."""
+    try:
+        return database.stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def _lock(descriptor: int, root: Path) -> None:

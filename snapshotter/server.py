@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 
 from cvmfsrepo.access import Access
-from cvmfsrepo.errors import FailedPrecondition
+from cvmfsrepo.errors import FailedPrecondition, PermissionDenied
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.repository import Repository
 from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
@@ -79,7 +79,10 @@ def opened(config: Config) -> Iterator[Snapshotter]:
 @contextlib.contextmanager
 def bound_socket(address: Path) -> Iterator[Path]:
     """Makes way for our socket and removes it at the end. A live server's is refused; a dead one's file is removed."""
-    make_private(address.parent)
+    try:
+        make_private(address.parent)
+    except OSError as error:
+        raise PermissionDenied("socket", str(address), f"its directory cannot be made ({error.strerror})") from None
     if _is_live(address):
         raise FailedPrecondition(
             "socket", str(address), "is in use by a running server", "stop it, or take another --address"
@@ -101,6 +104,8 @@ def _bind(server: grpc.Server, address: Path) -> None:
 
 
 def _is_live(address: Path) -> bool:
+    if os.path.lexists(address) and not address.is_socket():
+        raise FailedPrecondition("socket", str(address), "is not a socket", "move it away, or take another --address")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2)
         try:
@@ -116,8 +121,12 @@ def _sweep(store: Metastore, disk: Disk, shims: ShimStore) -> None:
     """Removes what no record needs: the set difference between the disk and the database."""
     with store.transaction() as transaction:
         known, keys = transaction.ids(), transaction.shim_keys()
-    unneeded = [*disk.orphans(known), *disk.abandoned(), *shims.abandoned(), *shims.unused(keys)]
+    disk.set_aside(known)
+    unneeded = [*disk.abandoned(), *shims.abandoned(), *shims.unused(keys)]
     for path in unneeded:
-        remove_tree(path) if path.is_dir() else path.unlink()
+        try:
+            remove_tree(path) if path.is_dir() else path.unlink()
+        except OSError as error:  # it is in nobody's way
+            event(_log, logging.WARNING, "leftover not removed", path=str(path), detail=str(error))
     if unneeded:
         event(_log, logging.INFO, "swept what a dead process left", paths=len(unneeded))

@@ -93,7 +93,7 @@ class Snapshotter:
     def cleanup(self) -> None:
         """Removes directories that no record has."""
         with self._store.transaction() as transaction:  # no directory gets its number meanwhile
-            orphans = self._disk.orphans(transaction.ids())
+            orphans = self._disk.set_aside(transaction.ids())
         for path in orphans:
             remove_tree(path)
 
@@ -110,9 +110,8 @@ class Snapshotter:
         return self._mounts(kind, number, chain)
 
     def _mounts(self, kind: Kind, number: int, chain: Iterable[Record]) -> tuple[Mount, ...]:
-        lowers = [lower for record in chain for lower in self._disk.lowers(record)]
         mount = active_mounts if kind is Kind.ACTIVE else view_mounts
-        return mount(lowers, self._disk.directory(number), self._options)
+        return mount(self._disk.lowers(chain), self._disk.directory(number), self._options)
 
     def _find_remote(self, key: str, parent: str, wanted: Wanted | Missing) -> FoundLayer | Missing:
         """The layer, unless the request breaks the contract anyway."""
@@ -121,7 +120,7 @@ class Snapshotter:
             raise AlreadyExists("snapshot", key, "exists already")
         if isinstance(wanted, Missing):
             return wanted
-        return self._remote.find(wanted, [lower for record in chain for lower in self._disk.lowers(record)])
+        return self._remote.find(wanted, self._disk.lowers(chain))
 
     def _commit_remote(
         self, parent: str, wanted: Wanted | Missing, labels: Mapping[str, str], found: FoundLayer

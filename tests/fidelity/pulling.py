@@ -9,15 +9,17 @@ from cvmfsrepo.errors import AlreadyExists
 from snapshotter import labels as label
 from snapshotter.config import Config
 from snapshotter.server import opened
-from snapshotter.snapshotter import Snapshotter
 from snapshotter.snapshots import Kind
+from snapshotter.snapshotter import Snapshotter
 from tests.images.ocilayout import Image
 
 
 @contextlib.contextmanager
 def node(state: Path, mountpoint: Path) -> Iterator[Snapshotter]:
     """A node's snapshotter with its state in a directory, for the repository at `mountpoint`."""
-    config = Config(root=str(state), repository="unpacked.example.org", absolute_mountpoint=str(mountpoint), deadline=60)
+    config = Config(
+        root=str(state), repository="unpacked.example.org", absolute_mountpoint=str(mountpoint), deadline=60
+    )
     with opened(config) as snapshotter:
         yield snapshotter
 
@@ -28,7 +30,11 @@ def pull(snapshotter: Snapshotter, image: Image) -> str:
     parent, diff_ids = "", [Digest.parse(diff_id) for diff_id in image.diff_ids]
     for number, layer in enumerate(image.layers):
         target = str(chain_id(diff_ids[: number + 1]))
-        labels = {label.TARGET: target, label.LAYER_DIGEST: layer, label.IMAGE: f"registry.example.org/test/{image.ref}"}
+        labels = {
+            label.TARGET: target,
+            label.LAYER_DIGEST: layer,
+            label.IMAGE: f"registry.example.org/test/{image.ref}",
+        }
         key = f"extract-{number}-{target}"
         try:
             snapshotter.prepare(key, parent, labels)

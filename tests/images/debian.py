@@ -1,7 +1,7 @@
 """Whole images as people build them: Debian by mmdebstrap, buildah and umoci, and a small one of 100 layers.
 
 They are built once, into `.cache/images`, from programs of Debian packages that are unpacked and not installed.
-buildah's own `run` cannot be used so: its helper process starts with an empty environment and does not find the
+buildah's own `run` cannot be used so: its child process starts with an empty environment and does not find the
 unpacked libraries. So its container is mounted (`buildah mount`) in a mount namespace of its own, which takes the
 mount away whatever happens, and the command runs there in a chroot. What buildah commits is the same.
 

@@ -170,11 +170,9 @@ def symlinks() -> Described:
 
 @case(
     present=("x",),
-    pull="differs",
-    pull_note="the entry of the root is ignored: it stays 0755 0:0",
 )
 def listed_root() -> Described:
-    """The base lists `./` with a mode and an owner of its own, the layer above does not."""
+    """The base lists `./` with a mode and an owner of its own, the layer above does not: a pull ignores the entry."""
     return [[Dir(".", mode=0o750, uid=5, gid=6), File("x")], [File("y")]]
 
 

@@ -78,7 +78,8 @@ def write_image(
     """Add the image `ref` to the layout at `path`, which is made when missing.
 
     `layers` are uncompressed tars from the base upwards; `compression` is one for all or one for each;
-    `config` is merged into the image config's `config` object (`Cmd`, `Env`, …).
+    `config` is merged into the image config's `config` object (`Cmd`, `Env`, …). Docker's media types are read
+    from a layout by containerd; skopeo reads only OCI's there.
     """
     kinds: Sequence[Compression] = [compression] * len(layers) if isinstance(compression, str) else compression
     if len(kinds) != len(layers):

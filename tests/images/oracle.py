@@ -7,7 +7,8 @@ the OCI image specification's layer chapter:
 - a directory over a directory merges and takes the upper one's metadata; anything else replaces what is there;
 - a directory that a tar needs and does not list keeps what is below it, or is new: 0755, owned by 0:0;
 - names are never followed through symlinks;
-- an opaque mark on the root itself is ignored: overlayfs does so on a real pull, and the pull is what we must equal.
+- an opaque mark on the root itself is ignored, and so is the root's own entry: a real pull does so, and the pull is what
+  we must equal.
 """
 
 import io
@@ -29,19 +30,19 @@ _ROOT: Final = "."
 def apply(layers: Sequence[bytes], target: Path) -> frozenset[str]:
     """Build the root file system of these tars, from the base upwards, in `target`, which must not exist.
 
-    Returns the directories whose mtime means nothing, because the last layer that has anything in them does not
-    list them; the root is `.`. Needs root, for owners and devices.
+    Returns the directories whose mtime means nothing: the root, `.`, whose entry containerd ignores, and those
+    that the last layer with anything in them does not list. Needs root, for owners and devices.
     """
     if os.geteuid() != 0:
         raise PermissionError(f"oracle {str(target)!r}: owners and devices need root; run the tests as root")
     _make_directory(target)
-    undated = {_ROOT}
+    undated: set[str] = set()
     for layer in layers:
         with _opened(layer) as tar:
             undated = (undated | _touched_directories(tar)) - _listed_directories(tar)
             _apply_markers(tar, target)
             _apply_entries(tar, target)
-    return frozenset(name for name in undated if _is_directory(target / name))
+    return frozenset({_ROOT, *(name for name in undated if _is_directory(target / name))})
 
 
 def _opened(layer: bytes) -> tarfile.TarFile:
@@ -67,7 +68,7 @@ def _apply_entries(tar: tarfile.TarFile, target: Path) -> None:
     directories = []
     for member in tar:
         name = _name(member)
-        if _is_marker(name):
+        if _is_marker(name) or name == _ROOT:
             continue
         _need_directory(target, os.path.dirname(name))
         _make(tar, member, target, name)
@@ -123,12 +124,12 @@ def _set_time(path: Path, member: tarfile.TarInfo) -> None:
 
 
 def _touched_directories(tar: tarfile.TarFile) -> set[str]:
-    """Every directory on the way to a member, markers included, and the root."""
-    return {_ROOT} | {parent for member in tar for parent in _parents(_name(member))}
+    """Every directory on the way to a member, markers included."""
+    return {parent for member in tar for parent in _parents(_name(member))}
 
 
 def _listed_directories(tar: tarfile.TarFile) -> set[str]:
-    return {_name(member) for member in tar if member.isdir()}
+    return {_name(member) for member in tar if member.isdir()} - {_ROOT}
 
 
 def _parents(name: str) -> Iterator[str]:

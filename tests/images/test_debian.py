@@ -1,3 +1,5 @@
+"""The finished images hold what the comparison of whole root file systems is for."""
+
 import io
 import tarfile
 
@@ -18,7 +20,7 @@ def members(tar: bytes) -> list[tarfile.TarInfo]:
 
 
 def test_debian_has_what_the_comparison_needs() -> None:
-    """Five layers and more, whole, with capabilities, setuid programs, hard links, devices, and both kinds of marker."""
+    """Five whole layers and more, with capabilities, setuid programs, hard links, devices, both kinds of marker."""
     layers = [members(tar) for tar in read_layers(debian_image())]
     assert len(layers) >= 5
     assert len(layers[0]) > 5000

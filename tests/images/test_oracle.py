@@ -1,3 +1,5 @@
+"""The oracle against a person, against umoci, and on random stacks; against a real pull in `test_pull`."""
+
 import os
 from pathlib import Path
 
@@ -101,7 +103,7 @@ def test_random_stacks_apply(tmp_path_factory: pytest.TempPathFactory, layers: L
 @settings(max_examples=40)
 @given(layers=stacks_equal_to_pull())
 def test_random_stacks_are_valid_tars(layers: Layers) -> None:
-    """No name stands twice in a layer, and nothing stands below what the layer makes something else than a directory."""
+    """No name stands twice in a layer, and nothing stands below what the layer makes no directory."""
     for layer in layers:
         made = [entry.path for entry in layer if not isinstance(entry, Whiteout | Opaque)]
         assert len(made) == len(set(made))

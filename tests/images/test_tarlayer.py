@@ -1,3 +1,5 @@
+"""The tars say what was described, to readers that are not ours."""
+
 import io
 import subprocess
 import tarfile

@@ -1,1 +1,1 @@
-"""Programs in Go around containerd's own code: its test suite, its overlayfs snapshotter as a server, a load generator."""
+"""Go programs around containerd's own code: its test suite, its overlayfs snapshotter as a server, a load generator."""

@@ -42,7 +42,9 @@ def run_suite(
     environment = {**os.environ, "SNAPSHOTTER_CMD": line, "TMPDIR": str(temporary)}
     if user_namespace:
         environment["SNAPSHOTTER_USERNS"] = "1"
-    program = [str(build.program(build.SUITE)), "-test.root", "-test.v"]
+    # In a mount namespace of its own, with which the mounts of a failed test end.
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    program = [*apart, str(build.program(build.SUITE)), "-test.root", "-test.v"]
     process = subprocess.Popen(
         program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         start_new_session=True,

@@ -15,6 +15,7 @@ from tests.peers.suite import TESTS, Outcome, parse_output, run_suite
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.xdist_group("containerd-suite")]
 
+
 def serve_ours(directory: Path) -> list[str]:
     """Our daemon with a repository that is away: the suite asks for no published layer."""
     settings = directory / "config.toml"
@@ -67,6 +68,15 @@ def test_a_fault_is_noticed(short_path: Path, fault: str, noticed_by: str) -> No
     """A snapshotter with one planted fault fails the test that is about it."""
     found = run_suite([str(build.program(build.OVERLAY)), "-mutant", fault], short_path)
     assert found[noticed_by].result == "FAIL"
+
+
+def test_the_user_namespace_is_real(short_path: Path) -> None:
+    """A server that is asked for in a user namespace sees the ids that it was given and no others."""
+    if problem := user_namespace_problem():
+        pytest.skip(problem)
+    found = run_suite(["sh", "-c", "cat /proc/self/uid_map; exit 1"], short_path, user_namespace=True)
+    assert found["Basic"].result == "FAIL"
+    assert "0          0      65536" in found["Basic"].output
 
 
 def test_output_of_tests_side_by_side_is_told_apart() -> None:

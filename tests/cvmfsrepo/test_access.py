@@ -1,0 +1,156 @@
+"""A call to a repository ends at its deadline, whatever the repository does."""
+
+import gc
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cvmfsrepo.access import Access, DeadlineExpired
+
+SHORT = 0.05
+LONG = 10.0
+
+
+class Odd(Exception):
+    """What no library raises."""
+
+
+@contextmanager
+def stuck(access: Access, calls: int) -> Iterator[threading.Event]:
+    """So many threads of `access` that do not come back until the block ends."""
+    release = threading.Event()
+    for _ in range(calls):
+        with pytest.raises(DeadlineExpired):
+            access.call(lambda: release.wait(LONG))
+    try:
+        yield release
+    finally:
+        release.set()
+
+
+def threads() -> int:
+    return sum(thread.name == "repository" for thread in threading.enumerate())
+
+
+def test_result_and_exception_pass() -> None:
+    """The caller gets the value, or the very exception, OSError or not."""
+    access = Access(LONG)
+    assert access.call(lambda: 42) == 42
+    for error in (FileNotFoundError(2, "x"), Odd("y")):
+        with pytest.raises(type(error)) as caught:
+            access.call(lambda error=error: _raise(error))  # type: ignore[misc]
+        assert caught.value is error
+    assert access.call(lambda: None) is None
+
+
+def test_deadline() -> None:
+    """A call that does not come back is given up at the deadline, and says how long that was."""
+    access = Access(SHORT)
+    start = time.monotonic()
+    with stuck(access, 1):
+        assert SHORT <= time.monotonic() - start < 5
+    with pytest.raises(DeadlineExpired, match=r"within 0\.05 s"):
+        access.call(lambda: time.sleep(0.2))
+
+
+def test_threads_are_bounded_and_recover() -> None:
+    """With all threads stuck a call fails without a new thread; once they come back calls are served again."""
+    access, before = Access(SHORT, workers=3), threads()
+    with stuck(access, 5):
+        assert threads() - before == 3
+    access.deadline = LONG
+    assert access.call(lambda: "back") == "back"
+    assert threads() - before == 3
+
+
+def test_abandoned_calls_are_not_run_and_not_kept() -> None:
+    """A call that nobody waits for any more is dropped: an outage of a day must not fill the memory."""
+    access, ran = Access(SHORT, workers=1), list[int]()
+    with stuck(access, 1):
+        marks = [_Work(ran) for _ in range(3)]
+        kept = [weakref.ref(mark) for mark in marks]
+        for mark in marks:
+            with pytest.raises(DeadlineExpired):
+                access.call(mark.run)
+        marks.clear()
+        del mark
+        gc.collect()
+        assert [reference() for reference in kept] == [None] * 3
+    access.deadline = LONG
+    access.call(lambda: None)
+    assert ran == []
+
+
+class _Work:
+    def __init__(self, ran: list[int]) -> None:
+        self.ran = ran
+
+    def run(self) -> None:
+        self.ran.append(1)
+
+
+def test_as_many_calls_as_threads_run_at_one_time() -> None:
+    """No call waits behind another one while the pool may grow or has an idle thread, however the switches fall."""
+    old = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            access, together = Access(LONG, workers=8), threading.Barrier(8)
+            for _ in range(5):
+                _all_at_once(access, together)
+    finally:
+        sys.setswitchinterval(old)
+
+
+def _all_at_once(access: Access, together: threading.Barrier) -> None:
+    failed = list[BaseException]()
+
+    def one() -> None:
+        try:
+            access.call(lambda: together.wait(LONG / 2))
+        except (threading.BrokenBarrierError, DeadlineExpired) as error:
+            failed.append(error)
+
+    callers = [threading.Thread(target=one) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failed
+
+
+def test_idle_threads_are_used_again() -> None:
+    """Calls one after another need one thread, not one each."""
+    access, before = Access(LONG), threads()
+    for _ in range(50):
+        access.call(lambda: None)
+    assert threads() - before <= 2
+
+
+def test_later_runs_and_swallows_what_cannot_be_had() -> None:
+    """Work that nobody waits for is run; its failure costs nobody anything, and the thread lives on."""
+    access, done = Access(LONG, workers=1), threading.Event()
+    access.later(lambda: _raise(OSError(5, "gone")))
+    access.later(done.set)
+    assert done.wait(LONG)
+    assert access.call(lambda: 1) == 1
+
+
+def test_until_lies_one_deadline_ahead() -> None:
+    """Work that gives up by itself gets the same time as the call that it runs in."""
+    assert time.monotonic() < Access(LONG).until() <= time.monotonic() + LONG
+
+
+def test_stuck_threads_do_not_keep_the_process() -> None:
+    """All threads are daemons."""
+    with stuck(Access(SHORT), 1):
+        assert all(thread.daemon for thread in threading.enumerate() if thread.name == "repository")
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,37 @@
+"""Images into a repository, in each form that a node may find there."""
+
+from enum import Enum
+from pathlib import Path
+
+from cvmfsrepo.oci import Platform, Reference
+from cvmfsrepo.tree import Notation
+from publisher import publish as publication
+from publisher.source import open_source
+from tests.images.ocilayout import Image
+
+INGEST_OWNER = (993, 990)
+
+
+class Form(Enum):
+    """`OVERLAY` and `OCI` are our publisher's two notations; `INGESTED` is what a real server's ingest leaves;
+    `DUCC` the same without anything of ours beside it."""
+
+    OVERLAY = "overlay"
+    OCI = "oci"
+    INGESTED = "ingested"
+    DUCC = "ducc"
+
+
+_FORMS = {
+    Form.OVERLAY: publication.Form(),
+    Form.OCI: publication.Form(Notation.OCI),
+    Form.INGESTED: publication.Form(Notation.OCI, as_ingested=True, owner=INGEST_OWNER),
+    Form.DUCC: publication.Form(Notation.OCI, as_ingested=True, owner=INGEST_OWNER, record=False),
+}
+
+
+def publish(image: Image, repository: Path, reference: str, form: Form = Form.OVERLAY) -> None:
+    """In this process, without waiting for the disk."""
+    repository.mkdir(parents=True, exist_ok=True)
+    source = open_source(image.source, Platform("linux", "amd64"))
+    publication.publish_image(source, repository, _FORMS[form], Reference.parse(reference), durable=False)

@@ -1,0 +1,1 @@
+"""Tests of the publisher; all that writes layers needs root."""

@@ -1,0 +1,82 @@
+"""Repositories made by hand in a plain directory, and the labels with which containerd asks for their layers."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cvmfsrepo.compare import scan
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.layout import Layout, diff_id_target
+from cvmfsrepo.tree import Entry, Notation, encode, make_record
+from cvmfsrepo.whiteouts import Markers
+from snapshotter import labels as label
+from tests.suites.contract import Verbs
+
+NAME = "unpacked.example.org"
+
+
+class HandMade:
+    """A repository: layers are added with the content that is given, and nothing more."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout = Layout(root)
+        self.layout.layers.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def root(self) -> Path:
+        return self.layout.root
+
+    def add(self, word: str, files: Mapping[str, str | None] | None = None) -> Digest:
+        """A layer named by the digest of `word`; `files` maps paths to content, None for a directory."""
+        digest = Digest.of(word.encode())
+        base = self.layout.layerfs(digest)
+        base.mkdir(parents=True)
+        for path, content in (files if files is not None else {word: word}).items():
+            (base / path).parent.mkdir(parents=True, exist_ok=True)
+            (base / path).mkdir() if content is None else (base / path).write_text(content)
+        return digest
+
+    def record(self, layer: Digest, markers: Markers = Markers(), **changes: Mapping[bytes, Entry]) -> None:
+        """Writes the tree record of a layer as it stands, in raw notation. `changes["entries"]` replaces some."""
+        entries = {path: entry for path, entry in scan(self.layout.layerfs(layer)).items() if b".wh." not in path}
+        entries |= changes.get("entries", {})
+        record = make_record(layer, diff_id_of(layer), Notation.OCI, entries.values(), markers, ())
+        self.write_record(layer, encode(record))
+
+    def write_record(self, layer: Digest, content: bytes) -> None:
+        """Any bytes as the record of a layer."""
+        path = self.layout.tree_record(layer)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+    def link_diff_id(self, layer: Digest) -> Digest:
+        """Publishes the layer's diff id."""
+        link = self.layout.diff_id_link(diff_id_of(layer))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(diff_id_target(layer))
+        return diff_id_of(layer)
+
+    def stall_record(self, layer: Digest) -> None:
+        """Makes every reader of the layer's record wait, as a dead network does: a pipe that nobody writes to."""
+        path = self.layout.tree_record(layer)
+        path.parent.mkdir(exist_ok=True)
+        os.mkfifo(path)
+
+
+def diff_id_of(layer: Digest) -> Digest:
+    """The diff id that stands for a layer made by hand."""
+    return Digest.of(f"diff of {layer}".encode())
+
+
+def pull(
+    target: str, layer: Digest | str | None = None, diff_id: Digest | str | None = None, image: str = "a/b:c"
+) -> dict[str, str]:
+    """The labels of a Prepare during a pull."""
+    given = {label.TARGET: target, label.IMAGE: image, label.LAYER_DIGEST: layer, label.DIFF_ID: diff_id}
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def lookup(verbs: Verbs, target: str, parent: str) -> list[str]:
+    """Names that containerd's metadata store finds after a remote Prepare, by its own filter."""
+    quoted = f'"{parent}"' if not parent else parent
+    return [info.name for info in verbs.walk([f'labels."{label.TARGET}"=={target},parent=={quoted}'])]

@@ -1,0 +1,1 @@
+"""Behaviour as suites, run over several implementations."""
