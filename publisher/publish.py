@@ -46,6 +46,9 @@ class Form:
             )  # fmt: skip
 
 
+OURS = Form()
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a publication did: digests of the layers that it `published`, that were `present`, and that are there
@@ -76,7 +79,7 @@ class _Wanted:
 def publish_image(
     source: Source,
     repository: Path,
-    form: Form = Form(),
+    form: Form = OURS,
     name: Reference | None = None,
     *,
     listener: Listener | None = None,

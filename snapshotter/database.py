@@ -11,6 +11,8 @@ from snapshotter.metastore import Metastore, connect
 
 APPLICATION_ID = 0x43564653
 SCHEMA_VERSION = 1
+_HEADER_BYTES = 100
+"""SQLite takes a shorter file for an empty one, and writes over it."""
 _PATIENCE = 2.0
 """Seconds that a start waits for another process to unlock the database."""
 
@@ -45,6 +47,8 @@ COMMIT;
 def open_database(path: Path) -> Metastore:
     """The metastore at `path`, made if there is none. Refuses a file that is damaged, is not ours or was written by
     a newer version; the file stays as it is."""
+    if path.is_file() and 0 < path.stat().st_size < _HEADER_BYTES:
+        raise DataLoss("database", str(path), "is cut short", _RESTORE)
     try:
         connection = connect(path, _PATIENCE)
         try:

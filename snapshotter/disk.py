@@ -122,10 +122,12 @@ class Disk:
 
     def set_aside(self, known: Iterable[int]) -> list[Path]:
         """Gives directories whose number no record has a name that no snapshot can get, for a number that a failed
-        transaction gave back is given again. The caller removes them, outside the transaction."""
+        transaction gave back is given again. The caller removes what is answered, outside the transaction."""
         needed = {str(number) for number in known}
-        orphans = [name for name in os.listdir(self.snapshots) if name.isdigit() and name not in needed]
-        return [(self.snapshots / name).rename(self.snapshots / f"{_ASIDE}{name}") for name in orphans]
+        for name in os.listdir(self.snapshots):
+            if name.isdigit() and name not in needed:
+                (self.snapshots / name).rename(self.snapshots / f"{_ASIDE}{name}")
+        return list(self.snapshots.glob(f"{_ASIDE}*"))
 
     def abandoned(self) -> list[Path]:
         """Staged directories, and those set aside. Only at the start are all of them a dead process's."""

@@ -76,7 +76,13 @@ class RemoteLayers:
             return Missing(reason_of(error), f"repository {name}: {error}")
         except DataLoss as error:
             return Missing(Reason.MARKERS_UNAVAILABLE, f"repository {name}: {error}")
-        return found if isinstance(found, Missing) else self._with_shims(served, found)
+        if isinstance(found, Missing):
+            return found
+        try:
+            return self._with_shims(served, found)
+        except (OSError, DataLoss, UnicodeError) as error:  # a name too long, an attribute that this disk does not take
+            layer = found.layer.digest
+            return Missing(Reason.MARKERS_UNAVAILABLE, f"shims of layer {layer} cannot be written: {error}")
 
     def _read(self, repository: Repository, wanted: Wanted, lowers: Sequence[str], until: float) -> "_Read | Missing":
         """Everything that is asked of the repository, in one go."""

@@ -53,7 +53,7 @@ class ShimStore:
         """The outline that was kept for a layer; one that does not parse counts as none and is made again."""
         try:
             return _decode((self.layers / f"{layer.hex}.v1").read_bytes())
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     def keep_outline(self, layer: Digest, outline: Outline) -> None:

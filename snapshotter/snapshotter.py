@@ -59,8 +59,7 @@ class Snapshotter:
 
     def commit(self, name: str, key: str, labels: Mapping[str, str], parent: str = "") -> None:
         """`parent` is the one that a snapshot prepared without a parent shall stand on (containerd's `rebase`)."""
-        record = self._store.get(key)
-        usage = self._disk.usage(record.id) if record.info.kind is Kind.ACTIVE else Usage()
+        usage = self.usage(key)
         with self._store.transaction() as transaction:
             transaction.commit_active(key, name, labels, usage, parent)
 
@@ -88,7 +87,13 @@ class Snapshotter:
     def usage(self, key: str) -> Usage:
         """Of an active snapshot what it takes now; of a committed one what it took; of a repository's layer nothing."""
         record = self._store.get(key)
-        return self._disk.usage(record.id) if record.info.kind is Kind.ACTIVE else record.usage
+        if record.info.kind is not Kind.ACTIVE:
+            return record.usage
+        try:
+            return self._disk.usage(record.id)
+        except FileNotFoundError:
+            self._store.get(key)  # NotFound where it was removed meanwhile
+            raise
 
     def cleanup(self) -> None:
         """Removes directories that no record has."""

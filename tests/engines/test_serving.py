@@ -1,6 +1,7 @@
 """Real containerd of three generations runs images out of a repository, through CRI, as kubelet would."""
 
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvmfsrepo.digest import Digest, chain_id
-from cvmfsrepo.errors import AlreadyExists
+from cvmfsrepo.errors import AlreadyExists, Internal, Unavailable
 from snapshotter.client import Client
 from tests.engines.busybox import push_pause, write_busybox
 from tests.engines.containerd import VERSIONS, Containerd
@@ -56,6 +57,19 @@ class Node:
         """Layers of the image that somebody asked the registry for since a mark."""
         asked = set(self.world.registry.blob_requests(since))
         return [layer for layer in image.layers if layer in asked]
+
+    def wait_until_reconnected(self) -> None:
+        """containerd's client may wait up to three seconds before it dials a daemon again that had gone."""
+        deadline = time.monotonic() + 10
+        with Client(self.containerd.socket, self.containerd.snapshotter_name, "k8s.io") as client:
+            while True:
+                try:
+                    list(client.walk())
+                except (Unavailable, Internal):  # 1.6 answers UNKNOWN
+                    assert time.monotonic() < deadline, "containerd did not reconnect"
+                    time.sleep(0.1)
+                else:
+                    return
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +165,14 @@ def test_a_restart_between_pull_and_run_and_under_a_container_disturbs_nothing(
     reference = node.world.reference(node.world.base)
     node.cri.pull(reference)
     node.snapshotter.restart(with_signal)
+    node.wait_until_reconnected()
     with node.cri.running(reference, ["/bin/sleep", "1000"]) as container:
         node.snapshotter.end(with_signal)
         during = node.cri.exec(container, ["/bin/sh", "-c", "cat /data/two; echo written > /data/new"])
         node.snapshotter.start()
         after = node.cri.exec(container, ["/bin/cat", "/data/one", "/data/new"])
         assert (during.output, after.output) == ("two\n", "one\nwritten\n")
+    node.wait_until_reconnected()
     mark = node.world.registry.mark()
     node.cri.remove_image(reference)
     node.cri.pull(reference)

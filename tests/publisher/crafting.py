@@ -34,14 +34,16 @@ def craft_image(directory: Path, *layers: Blob, ref: str = "registry.example/gro
     for layer, promise in zip(layers, promised, strict=True):
         (blobs / digest(promise).removeprefix("sha256:")).write_bytes(layer.content)
     diff_ids = [digest(layer.tar) for layer in layers]
-    config = _document(blobs, {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    config = _document(blobs, {"architecture": "amd64", "os": "linux", "rootfs": rootfs})
     entries = [
         {"mediaType": layer.mediatype, "digest": digest(promise), "size": len(promise)}
         for layer, promise in zip(layers, promised, strict=True)
     ]
     document = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": entries}
     described = _document(blobs, document | manifest)
-    index = {"schemaVersion": 2, "manifests": [{**described, "annotations": {"org.opencontainers.image.ref.name": ref}}]}
+    entry = {**described, "annotations": {"org.opencontainers.image.ref.name": ref}}
+    index = {"schemaVersion": 2, "manifests": [entry]}
     (directory / "index.json").write_text(json.dumps(index))
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     layers_digests = tuple(str(entry["digest"]) for entry in entries)

@@ -11,7 +11,7 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Platform
 from cvmfsrepo.tree import Record, decode
-from publisher.publish import Form, Report, publish_image
+from publisher.publish import OURS, Form, Report, publish_image
 from publisher.source import open_source
 from tests.images.ocilayout import Compression, Image, write_image
 from tests.images.tarlayer import Entry, layer_tar
@@ -30,12 +30,12 @@ def make_repository(directory: Path) -> Path:
     return directory
 
 
-def publish(image: Image, repository: Path, form: Form = Form(), reserve: int = 0) -> Report:
+def publish(image: Image, repository: Path, form: Form = OURS, reserve: int = 0) -> Report:
     """Without waiting for the disk: a test's repository is thrown away."""
     return publish_image(open_source(image.source, AMD64), repository, form, reserve=reserve, durable=False)
 
 
-def publish_layer(directory: Path, tar: bytes | Sequence[Entry], form: Form = Form()) -> tuple[Path, Record]:
+def publish_layer(directory: Path, tar: bytes | Sequence[Entry], form: Form = OURS) -> tuple[Path, Record]:
     """The layer directory and the record of an image of one layer, in a repository of its own."""
     content = tar if isinstance(tar, bytes) else layer_tar(tar)
     repository = make_repository(directory / "repository")
