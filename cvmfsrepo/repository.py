@@ -63,7 +63,7 @@ class Repository:
         try:
             self._read_first_entry(path)
         except FileNotFoundError:
-            return self._absent(digest)
+            return self.why_missing(f"layer {digest}")
         except OSError as error:
             return Missing(reason_of(error), f"layer {digest} in {self.name}: {path}: {error.strerror}")
         return Layer(digest, path)
@@ -156,13 +156,14 @@ class Repository:
         finally:
             os.close(directory)
 
-    def _absent(self, digest: Digest) -> Missing:
+    def why_missing(self, what: str) -> Missing:
+        """Why something that has no name in the repository is not there: not published, or nothing is mounted."""
         try:
             os.stat(self.layout.layers)
         except OSError as error:
             reason = Reason.UNMOUNTED if isinstance(error, FileNotFoundError) else reason_of(error)
             return Missing(reason, f"repository {self.name}: {self.layout.layers}: {error.strerror}")
-        return Missing(Reason.ABSENT, f"layer {digest} is not published in {self.name}")
+        return Missing(Reason.ABSENT, f"{what} is not published in {self.name}")
 
 
 def deadline_in(seconds: float) -> float:

@@ -69,7 +69,7 @@ def hide_shim(outline: Outline, below: Below) -> Shim:
     hidden = _topmost(outline.hidden)
     files = {path: found for path in hidden if (found := _own_catalog_below(outline, below, path))}
     implied = [path for path in {b"", *outline.implied} if {path, *ancestors(path)}.isdisjoint(hidden)]
-    inherited = {path: found.entry for path in implied if (found := _directory_below(outline, below, path))}
+    inherited = _inherited(outline, below, implied)
     needed = {b"", *hidden, *inherited}
     directories = {above for path in needed for above in ancestors(path)} | {b"", *inherited}
     return Shim(
@@ -106,6 +106,20 @@ def _own_catalog_below(outline: Outline, below: Below, path: bytes) -> Found | N
         return None
     found = below(path)
     return found if found and stat.S_ISREG(found.entry.mode) else None
+
+
+def _inherited(outline: Outline, below: Below, implied: Iterable[bytes]) -> dict[bytes, Entry]:
+    """What implied directories take from elsewhere: everything from the one below; or, where they are new, the group
+    of the setgid directory that they are made in."""
+    known, taken = {entry.path: entry for entry in outline.directories}, dict[bytes, Entry]()
+    for path in sorted(implied):
+        above = posixpath.dirname(path)
+        parent = taken.get(above) or known.get(above)
+        if found := _directory_below(outline, below, path):
+            taken[path] = found.entry
+        elif path in known and parent and parent.mode & stat.S_ISGID and known[path].gid != parent.gid:
+            taken[path] = msgspec.structs.replace(known[path], gid=parent.gid)
+    return taken
 
 
 def _directory_below(outline: Outline, below: Below, path: bytes) -> Found | None:

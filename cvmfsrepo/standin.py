@@ -206,6 +206,8 @@ def listen(standin: StandIn, address: Path) -> None:
     """Answer on the control socket, for root alone; the next start replaces the socket's file."""
 
     class Conversation(socketserver.StreamRequestHandler):
+        """One client's requests, a line each."""
+
         def handle(self) -> None:
             for line in self.rfile:
                 self.wfile.write(json.dumps(answer(standin, line)).encode() + b"\n")
@@ -259,6 +261,7 @@ def _owner(text: str) -> tuple[int, int]:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="cvmfsrepo.standin", description=(__doc__ or "").partition("\n")[0])
     option = parser.add_argument
     option("source", type=Path, help="directory to serve")

@@ -22,7 +22,7 @@ import msgspec
 import zstandard
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import DataLoss
+from cvmfsrepo.errors import DataLoss, InvalidArgument
 from cvmfsrepo.whiteouts import Markers, ancestors
 
 FORMAT = "cvmfs-layer-tree"
@@ -113,6 +113,8 @@ def make_record(
 ) -> Record:
     """The record of a layer from its entries (markers not among them); `extras` as in `Head`."""
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+    for entry in ordered:
+        _check_attribute_names(entry)
     own = tuple(e.path for e in ordered if posixpath.basename(e.path) == b".cvmfscatalog")
     implied = [e.path for e in ordered if e.implied]
     concerned = [*markers.whiteouts, *(posixpath.join(d, b"x") for d in markers.opaques), *extras, *implied]
@@ -205,6 +207,15 @@ def _head(frame: bytes, thing: str) -> Head:
     if b"" in names or not all(entry.is_directory for entry in head.directories):
         raise DataLoss(thing, head.layer, "takes the layer's root for a name or a file for a directory")
     return head
+
+
+def _check_attribute_names(entry: Entry) -> None:
+    """Names are text in a record; the kernel takes any bytes."""
+    try:
+        "".join(entry.xattrs).encode()
+    except UnicodeEncodeError:
+        problem = f"has an extended attribute whose name is not UTF-8 ({sorted(entry.xattrs)})"
+        raise InvalidArgument("entry", entry.path, problem, "build the image without it") from None
 
 
 class _Version(msgspec.Struct):

@@ -17,6 +17,8 @@ OCI_OPAQUE = b".wh..wh..opq"
 _OCI_RESERVED = b".wh..wh."
 
 OVERLAY_OPAQUE = "trusted.overlay.opaque"
+OVERLAY_OPAQUE_NAMES = (OVERLAY_OPAQUE, "user.overlay.opaque")
+"""With and without the mount option `userxattr`."""
 
 
 def is_oci_marker(name: bytes) -> bool:

@@ -58,7 +58,11 @@ def command() -> None:
 @command.command()
 @click.argument("source")
 @click.option("--repository", required=True, type=click.Path(path_type=Path), help="The repository's root directory.")
-@click.option("--name", metavar="REF", help="Publish under this reference instead of the source's own.")
+@click.option(
+    "--name",
+    metavar="REF",
+    help="Publish under this reference. Otherwise the source's own; of a layout localhost/NAME:TAG.",
+)
 @click.option(
     "--whiteouts", type=click.Choice([str(n) for n in Notation]), default=str(Notation.OVERLAY), show_default=True,
     help="How deletions are written: as overlayfs's devices and marks, or raw as DUCC's ingest leaves them.",

@@ -72,7 +72,7 @@ class Inside:
         if not directory:
             return self.root
         if directory != self._cached or self._cached_fd < 0:
-            opened = self._walk(path, directory.split(b"/"), make)
+            opened = self._walk(path, directory, make)
             self.forget()
             self._cached, self._cached_fd = directory, opened
         return self._cached_fd
@@ -83,11 +83,14 @@ class Inside:
             os.close(self._cached_fd)
             self._cached_fd = -1
 
-    def _walk(self, path: bytes, parts: list[bytes], make: Callable[[int, bytes, bytes], None]) -> int:
-        current = os.dup(self.root)
+    def _walk(self, path: bytes, directory: bytes, make: Callable[[int, bytes, bytes], None]) -> int:
+        """Opens each directory of the way, from the one opened last where that lies on it."""
+        near = self._cached_fd >= 0 and directory.startswith(self._cached + b"/")
+        current, reached = os.dup(self._cached_fd if near else self.root), self._cached if near else b""
         try:
-            for depth, name in enumerate(parts, 1):
-                below = self._open(current, name, path, b"/".join(parts[:depth]), make)
+            for name in directory[len(reached) :].strip(b"/").split(b"/"):
+                reached = posixpath.join(reached, name)
+                below = self._open(current, name, path, reached, make)
                 os.close(current)
                 current = below
         except BaseException:

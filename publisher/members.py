@@ -165,8 +165,8 @@ def _target(name: bytes, kind: Kind, target: bytes) -> bytes:
     if kind is Kind.HARD_LINK:
         return contained(target, f"hard link {os.fsdecode(name)!r} to")
     if kind is Kind.SYMLINK:
-        if not target:
-            _refuse(name, "is a symlink to nothing")
+        if not target or b"\0" in target:
+            _refuse(name, "is a symlink whose target is empty or holds a NUL byte")
         return target
     return b""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, cast
 
+import oras.auth
 import oras.provider
 
 from cvmfsrepo.digest import Digest
@@ -34,7 +35,7 @@ class RegistryBlobs:
         self._base = f"{scheme}://{host}/v2/{reference.repository}"
         self._client = _client(host, plain)
         with self._told():
-            self._client.auth.load_configs(f"{host}/{reference.repository}")
+            self._client.auth.load_configs(self._client.get_container(f"{host}/{reference.repository}"))
 
     def read_manifest(self, digest: Digest | None) -> bytes:
         """A manifest or index, by digest (verified) or by the reference's tag."""
@@ -112,6 +113,7 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """At most one chunk of the response."""
         while not self._rest:
             try:
                 chunk = next(self._chunks, None)
@@ -128,7 +130,9 @@ class _Body(io.RawIOBase):
 
 def _client(host: str, plain: bool) -> Any:
     logging.getLogger("oras").setLevel(logging.CRITICAL)  # errors are raised here, and told once
-    client = cast(Any, _Client(hostname=host, insecure=plain))
+    client = cast(Any, oras.provider.Registry(hostname=host, insecure=plain))
+    client.do_request = partial(oras.provider.Registry.do_request.__wrapped__, client)  # without its retries
+    client.auth = _Login(client)
     client.session.request = partial(client.session.request, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
     client.session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are stored
     if plain:
@@ -136,11 +140,18 @@ def _client(host: str, plain: bool) -> Any:
     return client
 
 
-class _Client(oras.provider.Registry):  # type: ignore[misc]
-    """The client without its retries."""
+class _Login(oras.auth.TokenAuth):  # type: ignore[misc]
+    """Tokens, and the name and password itself for registries that ask for no more: the client has each alone."""
 
-    def do_request(self, *arguments: Any, **options: Any) -> Any:
-        return oras.provider.Registry.do_request.__wrapped__(self, *arguments, **options)
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self.session, self.prefix, self._tls_verify = client.session, client.prefix, client.auth._tls_verify
+
+    def authenticate_request(self, original: Any, headers: dict[str, str], refresh: bool = False) -> Any:
+        if not original.headers.get("Www-Authenticate", "").lower().startswith("basic"):
+            return super().authenticate_request(original, headers, refresh)
+        known = getattr(self, "_basic_auth", None)
+        return (headers | {"Authorization": f"Basic {known}"}, True) if known else (headers, False)
 
 
 def _last_words(error: OSError) -> str:

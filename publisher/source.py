@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound
+from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound, Unavailable
 from cvmfsrepo.oci import (
     Descriptor,
     Platform,
@@ -98,6 +98,8 @@ class LayoutBlobs:
         except FileNotFoundError:
             remedy = "the layout is incomplete: copy the image again"
             raise NotFound("blob", str(path), "is not in the OCI layout", remedy) from None
+        except OSError as error:
+            raise Unavailable("blob", str(path), f"cannot be opened: {error.strerror}", "look at the layout") from None
 
 
 def _open_layout(text: str, rest: str, platform: Platform) -> Source:
@@ -111,7 +113,8 @@ def _open_layout(text: str, rest: str, platform: Platform) -> Source:
     manifest = read_document(blobs, chosen, "manifest")
     if is_index(manifest):
         manifest = read_document(blobs, choose_manifest(parse_index(manifest), platform), "manifest")
-    return Source(text, _full_reference(name), manifest, _config(blobs, manifest), blobs)
+    ref = name or (chosen.annotations or {}).get(_REF_NAME, "")
+    return Source(text, _reference_of(path, ref), manifest, _config(blobs, manifest), blobs)
 
 
 def _layout_and_name(rest: str) -> tuple[Path, str]:
@@ -137,10 +140,18 @@ def _choose(manifests: Sequence[Descriptor], name: str, platform: Platform, path
     raise NotFound("OCI layout", str(path), problem, f"it has: {offered}")
 
 
-def _full_reference(name: str) -> Reference | None:
-    """A REF that names its registry; a bare tag, as most tools write, names no image."""
-    host, slash, _ = name.partition("/")
-    return Reference.parse(name) if slash and ("." in host or ":" in host or host == "localhost") else None
+def _reference_of(path: Path, ref: str) -> Reference | None:
+    """The name of a layout's image. A REF that names its registry is one; a tag or NAME:TAG, as most tools write,
+    becomes a name of the registry `localhost`, as podman calls what was built here; a bare tag's name is that of the
+    layout's directory. None where the directory's name cannot be an image's."""
+    host, slash, _ = ref.partition("/")
+    if slash and ("." in host or ":" in host or host == "localhost"):
+        return Reference.parse(ref)
+    tagged = ref if "/" in ref or ":" in ref else f"{path.resolve().name.lower()}:{ref or 'latest'}"
+    try:
+        return Reference.parse(f"localhost/{tagged}")
+    except InvalidArgument:
+        return None
 
 
 def _open_registry(text: str, name: str, platform: Platform) -> Source:

@@ -47,6 +47,7 @@ class VerifiedBlob(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """The next bytes, counted and hashed."""
         if self._ended:
             return 0
         count = self._raw.readinto(buffer) or 0

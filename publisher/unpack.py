@@ -166,11 +166,13 @@ class _Tree:
 
     def _imply_for(self, mtime: int) -> Callable[[int, bytes, bytes], None]:
         """Makes a directory that the tar does not list, with the time of the member that needs it: the same tar gives
-        the same tree at any time."""
+        the same tree at any time. Below a setgid directory it takes the group, as mkdir gives it in a pull."""
 
         def imply(above: int, name: bytes, path: bytes) -> None:
             os.mkdir(name, 0o700, dir_fd=above)
-            self._nodes[path] = _Node(_IMPLIED_MODE, 0, 0, mtime, implied=True)
+            parent = self._nodes[posixpath.dirname(path)]
+            group = parent.gid if parent.mode & stat.S_ISGID else 0
+            self._nodes[path] = _Node(_IMPLIED_MODE, 0, group, mtime, implied=True)
             _set_metadata(above, name, self._nodes[path])
 
         return imply

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from cvmfsrepo import xattrs
 from cvmfsrepo.compare import entry_at
 from cvmfsrepo.shims import Found
-from cvmfsrepo.whiteouts import OVERLAY_OPAQUE, ancestors, is_overlay_whiteout
+from cvmfsrepo.whiteouts import OVERLAY_OPAQUE_NAMES, ancestors, is_overlay_whiteout
 
 _CONTENT_LIMIT = 1 << 20
 
@@ -41,7 +41,7 @@ def _look(lower: bytes, path: bytes) -> Found | _Step:
             return step
         if not stat.S_ISDIR(status.st_mode):
             return _Step.ENDS_HERE
-        if xattrs.read(posixpath.join(lower, directory), OVERLAY_OPAQUE) == b"y":
+        if any(xattrs.read(posixpath.join(lower, directory), name) == b"y" for name in OVERLAY_OPAQUE_NAMES):
             step = _Step.ENDS_HERE
     try:
         # The root of a lower may be a link to a layer; a slash behind it means the directory itself.

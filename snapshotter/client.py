@@ -1,9 +1,11 @@
 """A client of the snapshots API, for the node commands and the tests: values in, values out, our errors raised."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -35,7 +37,7 @@ class Client:
         self, address: Path | str, snapshotter: str = "cvmfs-snapshotter", namespace: str = "", timeout: float = 60.0
     ) -> None:
         self._channel = grpc.insecure_channel(
-            f"unix:{address}", options=[("grpc.max_receive_message_length", 16 << 20)]
+            f"unix:{quote(os.fsencode(address))}", options=[("grpc.max_receive_message_length", 16 << 20)]
         )
         self._stub: Any = SnapshotsStub(self._channel)
         self._name, self._timeout = snapshotter, timeout

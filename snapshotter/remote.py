@@ -129,13 +129,12 @@ class _Read:
 
 def _find_layer(repository: Repository, wanted: Wanted) -> Layer | Missing:
     """By the layer digest; by the diff id where that is not published or not said."""
-    missing = Missing(Reason.ABSENT, f"no layer of diff id {wanted.diff_id} is published in {repository.name}")
+    found: Layer | Missing | None = None
     if wanted.layer is not None:
         found = repository.find_layer(wanted.layer)
-        if isinstance(found, Layer) or found.reason is not Reason.ABSENT or wanted.diff_id is None:
+        if isinstance(found, Layer) or found.reason is not Reason.ABSENT:
             return found
-        missing = found
-    if wanted.diff_id is None:
-        return missing
-    digest = repository.find_by_diff_id(wanted.diff_id)
-    return repository.find_layer(digest) if digest else missing
+    digest = repository.find_by_diff_id(wanted.diff_id) if wanted.diff_id else None
+    if digest is not None:
+        return repository.find_layer(digest)
+    return found or repository.why_missing(f"a layer with diff id {wanted.diff_id}")

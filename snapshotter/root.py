@@ -22,8 +22,8 @@ _OURS = ("snapshots", "shims", "layers")
 def locked_root(root: Path) -> Iterator[Path]:
     """The root with its directories in place, locked for this process. Directories that we make are 0700; one that
     is there is used as it is, with a warning if others may write to it."""
-    _check_ours(root)
     try:
+        _check_ours(root)
         make_private(root)
         for name in _OURS:
             make_private(root / name)
@@ -54,8 +54,6 @@ def _check_ours(root: Path) -> None:
         names = set(os.listdir(root)) - {"lost+found"}
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise _refusal(root, error) from None
     foreign = sorted(names - {*_OURS, LOCK} - {n for n in names if n.startswith(DATABASE)})
     if foreign and DATABASE not in names:
         raise FailedPrecondition(

@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 
@@ -38,6 +38,8 @@ WORKERS = 32
 GRACE = 10.0
 """Seconds that running calls get after SIGTERM."""
 
+_STOP = frozenset({signal.SIGTERM, signal.SIGINT})
+
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", 16 << 20),
@@ -47,16 +49,15 @@ _OPTIONS = (
 
 def serve(config: Config) -> None:
     """Serves until SIGTERM or SIGINT. Refuses to start, with what to do, rather than touch state it does not trust."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Blocked before any thread starts, and taken by sigwait: a handler can come between a check and a wait and be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     with opened(config) as snapshotter, bound_socket(Path(config.address)) as address:
         server = grpc.server(ThreadPoolExecutor(WORKERS, "call"), interceptors=[ErrorInterceptor()], options=_OPTIONS)
         add_SnapshotsServicer_to_server(SnapshotsService(snapshotter), server)
         _bind(server, address)
         server.start()
         event(_log, logging.INFO, "serving", address=str(address), root=config.root, repository=config.repository)
-        stop.wait()
+        signal.sigwait(_STOP)
         event(_log, logging.INFO, "stopping", grace_seconds=GRACE)
         server.stop(GRACE).wait()
 
@@ -98,7 +99,9 @@ def _bind(server: grpc.Server, address: Path) -> None:
     """Binds the socket as 0600 from its first moment."""
     previous = os.umask(0o177)
     try:
-        server.add_insecure_port(f"unix:{address}")
+        server.add_insecure_port(f"unix:{quote(os.fsencode(address))}")
+    except RuntimeError:  # grpc has told the reason on standard error
+        raise FailedPrecondition("socket", str(address), "cannot be made", "take another --address") from None
     finally:
         os.umask(previous)
 

@@ -16,9 +16,10 @@ CONFIG, LAYER = Digest("c" * 64), Digest("1" * 64)
 HEX = "ab" * 32
 DUCC_MANIFEST = (
     '{"SchemaVersion":2,"MediaType":"application/vnd.docker.distribution.manifest.v2+json",'
-    '"Config":{"MediaType":"application/vnd.docker.container.image.v1+json","Size":7023,"Digest":"%s"},'
-    '"Layers":[{"MediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","Size":32654,"Digest":"%s"}]}'
-) % (CONFIG, LAYER)  # one line, as DUCC marshals its structure
+    '"Config":{"MediaType":"application/vnd.docker.container.image.v1+json","Size":7023,'
+    f'"Digest":"{CONFIG}"}},"Layers":[{{'
+    f'"MediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","Size":32654,"Digest":"{LAYER}"}}]}}'
+)  # one line, as DUCC marshals its structure
 INDEX = {
     "schemaVersion": 2,
     "manifests": [
@@ -66,7 +67,8 @@ def test_oci_manifest_with_annotations() -> None:
 def test_config() -> None:
     """Diff ids in order; labels and all else do not matter, not even where they are called like a field of ours."""
     labels = {"Labels": {"digest": "not one", "diff_ids": 3}}
-    document = {"os": "linux", "architecture": "amd64", "config": labels, "rootfs": {"diff_ids": [str(LAYER), str(CONFIG)]}}
+    rootfs = {"diff_ids": [str(LAYER), str(CONFIG)]}
+    document = {"os": "linux", "architecture": "amd64", "config": labels, "rootfs": rootfs}
     config = oci.parse_config(encoded({**document, "created": "2024-01-01T00:00:00Z"}))
     assert config.rootfs.diff_ids == (LAYER, CONFIG)
     assert (config.os, config.architecture, config.created) == ("linux", "amd64", "2024-01-01T00:00:00Z")
@@ -81,13 +83,13 @@ def test_config() -> None:
 )
 def test_a_hostile_digest_is_refused_everywhere(bad: object) -> None:
     """A digest is the text of one, in a config, a layer, an index and a list of diff ids."""
-    good = {"digest": str(LAYER), "size": 1}
+    good, hostile = {"digest": str(LAYER), "size": 1}, {"digest": bad, "size": 1}
     with pytest.raises(InvalidArgument):
-        oci.parse_manifest(encoded({"config": {**good, "digest": bad}, "layers": [good]}))
+        oci.parse_manifest(encoded({"config": hostile, "layers": [good]}))
     with pytest.raises(InvalidArgument):
-        oci.parse_manifest(encoded({"config": good, "layers": [{**good, "digest": bad}]}))
+        oci.parse_manifest(encoded({"config": good, "layers": [hostile]}))
     with pytest.raises(InvalidArgument):
-        oci.parse_index(encoded({"manifests": [{**good, "digest": bad}]}))
+        oci.parse_index(encoded({"manifests": [hostile]}))
     with pytest.raises(InvalidArgument):
         oci.parse_config(encoded({"rootfs": {"diff_ids": [bad]}}))
 

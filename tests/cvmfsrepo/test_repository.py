@@ -252,7 +252,7 @@ def test_unreadable_record_raises(repository: Repository) -> None:
 def test_get_image(repository: Repository) -> None:
     """By its reference, with DUCC's capitals; not published is NotFound, damaged is an error with the path."""
     reference = Reference.parse("h.org/a/b:1")
-    with pytest.raises(NotFound, match="h.org/a/b:1"):
+    with pytest.raises(NotFound, match=r"h\.org/a/b:1"):
         repository.get_image(reference)
     path = write(repository.layout.manifest_json(reference), MANIFEST)
     image = repository.get_image(reference)

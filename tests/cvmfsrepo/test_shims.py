@@ -58,7 +58,8 @@ def test_hide_of_a_plain_layer() -> None:
 def test_hide_covers_markers_at_any_depth() -> None:
     """A device over each raw name, in directories with the metadata of the layer's, for the topmost wins."""
     d = directory(b"d", 0o2750, uid=3, gid=4, mtime=5, xattrs={"user.x": b"1"})
-    shim = hide_shim(outline(ROOT, d, directory(b"d/e", 0o700), hidden=[b"d/e/.wh.x", b".wh.y", CATALOG]), nothing_below)
+    e = directory(b"d/e", 0o700)
+    shim = hide_shim(outline(ROOT, d, e, hidden=[b"d/e/.wh.x", b".wh.y", CATALOG]), nothing_below)
     assert shim.directories == (ROOT, d, directory(b"d/e", 0o700))
     assert shim.whiteouts == (CATALOG, b".wh.y", b"d/e/.wh.x")
 
@@ -66,9 +67,8 @@ def test_hide_covers_markers_at_any_depth() -> None:
 def test_hide_needs_nothing_inside_of_what_it_hides() -> None:
     """A hidden directory is one device; nothing is made below it, though the outline knows of it."""
     inside = directory(b".wh.d/e", implied=True)
-    shim = hide_shim(
-        outline(ROOT, directory(b".wh.d"), inside, hidden=[b".wh.d", b".wh.d/.wh.x"]), below(directory(b".wh.d/e", 0o700))
-    )
+    made = outline(ROOT, directory(b".wh.d"), inside, hidden=[b".wh.d", b".wh.d/.wh.x"])
+    shim = hide_shim(made, below(directory(b".wh.d/e", 0o700)))
     assert (paths(shim), shim.whiteouts) == ([b""], (b".wh.d",))
 
 
@@ -99,12 +99,18 @@ def test_implied_directory_over_nothing(found: Entry | None) -> None:
         ([b"d/ee", b"d/f"], [b"dd", b"d/f"], True),
     ],
 )
-def test_implied_directory_that_the_layer_cuts_off(whiteouts: list[bytes], opaques: list[bytes], inherits: bool) -> None:
+def test_implied_directory_that_is_cut_off(whiteouts: list[bytes], opaques: list[bytes], inherits: bool) -> None:
     """Under a deletion or an opaque directory nothing comes from below; an opaque directory itself keeps the lower
     one's metadata and loses its content, and a mark on the root does nothing."""
     made = outline(ROOT, directory(b"d"), directory(b"d/e", implied=True), whiteouts=whiteouts, opaques=opaques)
     shim = hide_shim(made, below(directory(b"d/e", 0o700)))
     assert (directory(b"d/e", 0o700) in shim.directories) is inherits
+
+
+def test_implied_directory_under_the_layer_s_own_device() -> None:
+    """A deletion that the kernel sees by itself cuts off the metadata below as a raw marker does."""
+    made = Outline(Source.RECORD, devices=(b"d",), directories=(ROOT, directory(b"d"), directory(b"d/e", implied=True)))
+    assert paths(hide_shim(made, below(directory(b"d/e", 0o700)))) == [b""]
 
 
 def test_implied_directory_that_holds_a_marker() -> None:
@@ -126,9 +132,8 @@ def test_root_takes_the_lower_s_metadata() -> None:
 def test_own_catalog_from_below_is_copied() -> None:
     """The image's own file of that name in a lower layer would be hidden with this layer's marker: a copy is shown."""
     own = Entry(b"d/.cvmfscatalog", FILE, uid=1, mtime=2, size=4, xattrs={"user.x": b"1"}, group=3)
-    shim = hide_shim(
-        outline(ROOT, directory(b"d"), hidden=[CATALOG, b"d/.cvmfscatalog"]), below(own, directory(b""), content=b"mine")
-    )
+    made = outline(ROOT, directory(b"d"), hidden=[CATALOG, b"d/.cvmfscatalog"])
+    shim = hide_shim(made, below(own, directory(b""), content=b"mine"))
     assert shim.whiteouts == (CATALOG,)
     assert shim.files == ((msgspec.structs.replace(own, group=0), b"mine"),)
 
@@ -214,6 +219,8 @@ def test_outline_of_a_record_with_overlay_s_marks() -> None:
     """The kernel sees the layer's whiteouts itself; opaque marks are attributes, which a publication may lose."""
     made = head_outline(Notation.OVERLAY)
     assert (made.hidden, made.whiteouts, made.opaques) == ((CATALOG,), (), (b"o",))
+    assert made.devices == (b"d/x",)
+    assert white_shim(made) == Shim((directory(b""),), (b"o",))
 
 
 def test_outline_keeps_the_image_s_own_catalogs() -> None:

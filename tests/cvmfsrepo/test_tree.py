@@ -13,15 +13,18 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmfsrepo import tree as record_format
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import DataLoss
-from cvmfsrepo.tree import FORMAT, FRAME_LIMIT, Entry, Notation, Record, by_path, decode, decode_head, encode, make_record
+from cvmfsrepo.errors import DataLoss, InvalidArgument
+from cvmfsrepo.tree import Entry, Notation, Record, decode, decode_head, encode, make_record
 from cvmfsrepo.whiteouts import Markers
 
+FORMAT, FRAME_LIMIT = record_format.FORMAT, record_format.FRAME_LIMIT
 LAYER, DIFF_ID = Digest("a" * 64), Digest("b" * 64)
 DIRECTORY, FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644
+NO_MARKERS = Markers()
 
-names = st.binary(min_size=1, max_size=6).filter(lambda name: b"/" not in name and b"\0" not in name and name.strip(b"."))
+names = st.binary(min_size=1, max_size=6).filter(lambda name: not {*b"/\0"} & {*name} and name not in (b".", b".."))
 paths = st.lists(names, min_size=1, max_size=3).map(b"/".join)
 xattr_names = st.sampled_from(["user.x", "security.capability", "user.ü"])
 entries = st.builds(
@@ -31,7 +34,7 @@ entries = st.builds(
     st.integers(0, 2**32 - 2),
     st.integers(0, 2**32 - 2),
     st.integers(-(2**63), 2**63 - 1),
-    st.integers(0, 2**63),
+    st.integers(0, 2**60),
     st.binary(max_size=4),
     st.tuples(st.integers(0, 4095), st.integers(0, 2**20)),
     st.dictionaries(xattr_names, st.binary(max_size=4)),
@@ -41,7 +44,7 @@ entries = st.builds(
 trees = st.lists(entries, max_size=8, unique_by=lambda entry: entry.path)
 
 
-def record(*entries: Entry, markers: Markers = Markers(), extras: tuple[bytes, ...] = ()) -> Record:
+def record(*entries: Entry, markers: Markers = NO_MARKERS, extras: tuple[bytes, ...] = ()) -> Record:
     return make_record(LAYER, DIFF_ID, Notation.OCI, entries, markers, extras)
 
 
@@ -74,11 +77,10 @@ def test_order_of_attributes_does_not_matter() -> None:
     assert encode(record(Entry(b"f", FILE, xattrs=one))) == encode(record(Entry(b"f", FILE, xattrs=two)))
 
 
-@pytest.mark.xfail(reason="msgpack holds names of attributes as UTF-8; surrogates have none", raises=UnicodeEncodeError)
-def test_attribute_names_that_are_not_utf_8() -> None:
-    """The kernel takes any bytes for the name of an attribute, and so does a tar."""
-    written = record(Entry(b"f", FILE, xattrs={"user.\udcff": b""}))
-    assert decode(encode(written)) == written
+def test_attribute_names_that_are_not_utf_8_are_refused() -> None:
+    """The kernel takes any bytes for the name of an attribute, a record only text: no record is made of it."""
+    with pytest.raises(InvalidArgument, match="whose name is not UTF-8"):
+        record(Entry(b"f", FILE, xattrs={"user.\udcff": b""}))
 
 
 def test_head_has_every_directory_that_a_shim_needs() -> None:
@@ -92,7 +94,8 @@ def test_head_has_every_directory_that_a_shim_needs() -> None:
 
 def test_own_catalogs_and_size() -> None:
     """Files of the image named like a catalog marker are noted; the size is that of all files."""
-    head = record(Entry(b".cvmfscatalog", FILE, size=3), Entry(b"d/.cvmfscatalog", FILE, size=4), Entry(b"d", FILE)).head
+    own = [Entry(b".cvmfscatalog", FILE, size=3), Entry(b"d/.cvmfscatalog", FILE, size=4)]
+    head = record(*own, Entry(b"d", DIRECTORY)).head
     assert head.own_catalogs == (b".cvmfscatalog", b"d/.cvmfscatalog")
     assert head.size == 7
 
@@ -190,7 +193,7 @@ def test_values_that_the_kernel_would_not_take_are_refused(fields: dict[str, Any
     "frame",
     [
         *(b"", b"\xc1", b"\x81\xa6format\xa1\xff", b"\x81\xa1\xff\x01", b"\x91" * 100_000, b"\xdf\xff\xff\xff\xff"),
-        msgspec.msgpack.encode({"format": FORMAT, "version": 1})[:-1].replace(b"\x82", b"\x83") + b"\x01\xa1z" + b"\x91" * 10**5,
+        b"\x83" + msgspec.msgpack.encode({"format": FORMAT, "version": 1})[1:] + b"\xa1z" + b"\x91" * 100_000,
     ],
 )
 def test_hostile_msgpack(frame: bytes) -> None:
@@ -209,9 +212,9 @@ def test_nothing_but_data_loss(content: bytes, is_frame: bool) -> None:
 
 def bomb(says: int | None, blocks: int) -> bytes:
     """A zstd frame of `blocks` times 128 KiB of zeros in four bytes each, that says it has `says` bytes."""
-    header = bytes([0b1100_0000 if says is not None else 0, 7 << 3]) + (struct.pack("<Q", says) if says is not None else b"")
-    body = [struct.pack("<I", (number == blocks - 1) | 1 << 1 | (128 << 10) << 3)[:3] + b"\0" for number in range(blocks)]
-    return b"\x28\xb5\x2f\xfd" + header + b"".join(body)
+    header = bytes([0, 7 << 3]) if says is None else bytes([0b1100_0000, 7 << 3]) + struct.pack("<Q", says)
+    block, last = (struct.pack("<I", is_last | 1 << 1 | (128 << 10) << 3)[:3] + b"\0" for is_last in (0, 1))
+    return b"\x28\xb5\x2f\xfd" + header + block * (blocks - 1) + last
 
 
 @pytest.mark.parametrize("says", [10, FRAME_LIMIT, FRAME_LIMIT + 1, 2**63, None])
@@ -233,4 +236,4 @@ def test_bomb_in_the_second_frame() -> None:
 def test_by_path() -> None:
     """The entries of a tree under their paths."""
     tree = [Entry(posixpath.join(b"d", name), FILE) for name in (b"a", b"\xff")]
-    assert by_path(tree)[b"d/\xff"] is tree[1]
+    assert record_format.by_path(tree)[b"d/\xff"] is tree[1]

@@ -69,6 +69,17 @@ def test_marker_that_is_a_directory(tmp_path: Path, name: bytes) -> None:
     assert outline.whiteouts == ((b"d",) if name.startswith(b".wh.d") else ())
 
 
+@pytest.mark.root
+def test_overlay_s_own_whiteouts(tmp_path: Path) -> None:
+    """A 0:0 device deletes by itself: known, but not hidden; another device is the image's."""
+    root = layer(tmp_path / "l", b"d/f")
+    os.mknod(root / "d/gone", stat.S_IFCHR, os.makedev(0, 0))
+    os.mknod(root / "d/null", stat.S_IFCHR, os.makedev(1, 3))
+    os.mkfifo(root / "pipe")
+    outline = walked(root)
+    assert (outline.devices, outline.whiteouts, outline.hidden) == ((b"d/gone",), (), (b".cvmfscatalog",))
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     """A link to a directory is a name like any other; the walk never leaves the layer."""
     (tmp_path / "outside").mkdir()

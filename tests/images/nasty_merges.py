@@ -228,6 +228,14 @@ def unlisted_directories() -> Described:
     return [[*BASE, private, *deep], [File("tmp/foo"), File("priv/z")], [], [File("priv/deep/deeper/x")]]
 
 
+@case(present=("g/sub/deep/x", "g/other/x", "g/sub/y"))
+def unlisted_directories_in_a_setgid_one() -> Described:
+    """New directories below a listed one with the setgid bit take its group, as mkdir gives it."""
+    first = [Dir("g", mode=0o2775, uid=7, gid=50), File("g/sub/deep/x")]
+    second = [Dir("g", mode=0o2775, uid=7, gid=51), File("g/other/x"), File("g/sub/y")]
+    return [first, second, [File("g/third/x/y"), File("g/other/z")]]
+
+
 @case(present=("a/b/c/d", "srv/x/y"))
 def unlisted_directories_of_nobody() -> Described:
     """Directories that no layer lists are 0755 and root's."""

@@ -1,5 +1,6 @@
 """A registry of one repository over HTTP on the loopback, which can be told to fail in each way a registry does."""
 
+import base64
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from tests.images.ocilayout import Image
 
 NAME = "group/image"
+LOGIN = base64.b64encode(b"user:word").decode()
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ def stub_registry(image: Image) -> Iterator[Stub]:
     behaviour = Behaviour()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _answers(image, behaviour))
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that was killed is no news
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -77,15 +80,14 @@ def _answers(image: Image, behaviour: Behaviour) -> type[BaseHTTPRequestHandler]
                 self._send(200, path.read_bytes(), "/blobs/" in self.path)
 
         def _is_stranger(self) -> bool:
-            wanted = f"Bearer t{behaviour.tokens}" if behaviour.token else "Basic "
-            given = self.headers.get("Authorization", "")
-            return (behaviour.token or behaviour.basic) and not (given and given.startswith(wanted))
+            wanted = f"Bearer t{behaviour.tokens}" if behaviour.token else f"Basic {LOGIN}"
+            return (behaviour.token or behaviour.basic) and self.headers.get("Authorization") != wanted
 
         def _send(self, status: int, content: bytes, is_blob: bool = False) -> None:
             self.send_response(status)
             if status == 401:
-                realm = f"http://{self.headers['Host']}/token"
-                self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="stub",scope="pull"')
+                realm = f'Bearer realm="http://{self.headers["Host"]}/token",service="stub",scope="pull"'
+                self.send_header("WWW-Authenticate", 'Basic realm="stub"' if behaviour.basic else realm)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             cut = behaviour.cut_after if is_blob else None

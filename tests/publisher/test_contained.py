@@ -48,6 +48,7 @@ ATTACKS: dict[str, Sequence[Entry]] = {
     "too long": [File("/".join(["d" * 200] * 25))],
     "a component too long": [File("n" * 256)],
     "a symlink to nothing": [Symlink("s", "")],
+    "a NUL in a symlink": [Symlink("s", "t" * 120 + "\0t")],
     "an attribute without a name": [File("x", xattrs={"": b"v"})],
     "a redirect of overlayfs": [Dir("d", xattrs={"trusted.overlay.redirect": b"/x"})],
     "a metadata-only file of overlayfs": [File("f", xattrs={"user.overlay.metacopy": b""})],

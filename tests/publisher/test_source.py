@@ -17,7 +17,7 @@ from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.crafting import digest
 from tests.publisher.publishing import AMD64, REF, make_image, make_repository, state
-from tests.publisher.stub_registry import Stub, stub_registry
+from tests.publisher.stub_registry import LOGIN, Stub, stub_registry
 
 TAR = layer_tar([File("x", b"content")])
 
@@ -52,19 +52,37 @@ def test_a_layout_with_a_ref(image: Image) -> None:
 
 
 def test_a_single_image_needs_no_ref(tmp_path: Path, image: Image) -> None:
-    """And a bare tag as REF, as most tools write it, is found but names no image."""
+    """Of several images one must be named."""
     assert digest(open_source(f"oci:{image.path}", AMD64).manifest) == image.manifest
     write_image(image.path, [TAR], "latest")
-    assert open_source(f"oci:{image.path}:latest", AMD64).reference is None
     with pytest.raises(NotFound, match="does not say which image"):
         open_source(f"oci:{image.path}", AMD64)
+
+
+@pytest.mark.parametrize(
+    ("directory", "ref", "name"),
+    [
+        ("debian", "latest", "localhost/debian:latest"),
+        ("Debian", "12", "localhost/debian:12"),
+        ("x", "app:1", "localhost/app:1"),
+        ("x", "group/app:1", "localhost/group/app:1"),
+        ("x", "registry.example:5000/app:1", "registry.example:5000/app:1"),
+        ("not a name", "1", None),
+    ],
+)
+def test_a_layout_s_image_has_a_name(tmp_path: Path, directory: str, ref: str, name: str | None) -> None:
+    """A full REF as it is; otherwise one of localhost, with the layout's directory for a bare tag."""
+    write_image(tmp_path / directory, [TAR], ref)
+    for text in (f"oci:{tmp_path / directory}:{ref}", f"oci:{tmp_path / directory}"):
+        reference = open_source(text, AMD64).reference
+        assert (str(reference) if reference else None) == name
 
 
 def test_colons_in_a_layout_s_path(tmp_path: Path) -> None:
     """The longest directory that exists is the path."""
     image = make_image(tmp_path / "a:b", TAR)
-    assert open_source(image.source, AMD64).reference is not None
-    assert open_source(f"oci:{image.path}", AMD64).reference is None
+    assert digest(open_source(image.source, AMD64).manifest) == image.manifest
+    assert digest(open_source(f"oci:{image.path}", AMD64).manifest) == image.manifest
 
 
 def test_a_platform_is_chosen(tmp_path: Path) -> None:
@@ -170,11 +188,17 @@ def test_a_registry_with_tokens(stub: Stub, image: Image) -> None:
         assert digest(blob.read(1 << 20) or b"") == image.layers[0]
 
 
-def test_a_registry_that_wants_a_login(stub: Stub) -> None:
-    """Nobody has logged in: the error says how."""
+def test_a_registry_that_wants_a_login(
+    tmp_path: Path, stub: Stub, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has logged in: the error says how. Then Docker's file of logins is read."""
     stub.behaviour.basic = True
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(PermissionDenied, match="docker login"):
         open_source(stub.source, AMD64)
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text(json.dumps({"auths": {stub.address: {"auth": LOGIN}}}))
+    assert digest(open_source(stub.source, AMD64).manifest) == image.manifest
 
 
 @pytest.mark.root

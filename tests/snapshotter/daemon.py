@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from snapshotter.client import Client
 
 START_SECONDS = 20.0
@@ -116,14 +118,13 @@ class Daemon:
 
 def refusal(root: Path, **config: object) -> str:
     """What a daemon says that must not start: one line, and exit status 1."""
-    try:
-        with Daemon(root, **config):
-            raise AssertionError("it started")
-    except DaemonError as error:
-        lines = [line for line in str(error).splitlines() if not line.startswith("{")]
-        assert str(error).startswith("exit status 1: "), error
-        assert len(lines) == 1, error
-        return lines[0]
+    with pytest.raises(DaemonError) as raised, Daemon(root, **config):
+        pass
+    said = str(raised.value)
+    lines = [line for line in said.splitlines() if not line.startswith("{")]
+    assert said.startswith("exit status 1: "), said
+    assert len(lines) == 1, said
+    return lines[0]
 
 
 def _parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

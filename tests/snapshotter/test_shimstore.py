@@ -15,7 +15,6 @@ from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.outline import Outline, Source
 from cvmfsrepo.shims import Shim
 from cvmfsrepo.tree import Entry
-from snapshotter import shimstore as module
 from snapshotter.shimstore import ShimStore
 
 UID, GID = os.geteuid(), os.getegid()
@@ -29,7 +28,7 @@ def directory(path: bytes, mode: int = 0o755, mtime: int = 1, **attributes: byte
 
 
 SHIM = Shim(
-    directories=(directory(b"", 0o751, 10**18 + 123456789), directory(b"d", 0o1777, 5, a="1"), directory(b"d/e")),
+    directories=(directory(b"", 0o751, 10**18 + 123456789), directory(b"d", 0o1777, 5, a=b"1"), directory(b"d/e")),
     whiteouts=(b".cvmfscatalog", b"d/e/" + NAME),
     files=((Entry(b"d/file", stat.S_IFREG | 0o640, UID, GID, 7, 3, xattrs={"user.b": b"\0"}), b"abc"),),
 )
@@ -99,7 +98,7 @@ def test_an_interrupted_write_is_no_shim(store: ShimStore, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "utime", full)
+        patch.setattr(os, "utime", full)
         with pytest.raises(OSError, match="No space"):
             store.ensure(SHIM)
     assert os.listdir(store.shims) == []
@@ -125,7 +124,13 @@ def test_a_shim_that_contradicts_itself(store: ShimStore) -> None:
 
 def test_outlines_are_kept(store: ShimStore) -> None:
     """By the layer's digest, with names of any bytes."""
-    outline = Outline(Source.WALK, (NAME,), (b"",), (b"d/.wh.x",), (directory(b"", 0o700, -5, a="\xff".encode()),))
+    outline = Outline(
+        source=Source.WALK,
+        whiteouts=(NAME,),
+        opaques=(b"",),
+        hidden=(b"d/.wh.x",),
+        directories=(directory(b"", 0o700, -5, a=b"\xff"),),
+    )
     assert store.find_outline(LAYER) is None
     store.keep_outline(LAYER, outline)
     assert store.find_outline(LAYER) == outline
