@@ -34,7 +34,8 @@ def test_not_root(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy is the command to type."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     (problem,) = preflight.problems(Path.cwd(), system)
-    assert problem.startswith("not root") and problem.endswith("sudo make demo")
+    assert problem.startswith("not root")
+    assert problem.endswith("sudo make demo")
 
 
 def test_another_distribution(system: Path) -> None:

@@ -7,8 +7,8 @@ the OCI image specification's layer chapter:
 - a directory over a directory merges and takes the upper one's metadata; anything else replaces what is there;
 - a directory that a tar needs and does not list keeps what is below it, or is new: 0755, owned by 0:0;
 - names are never followed through symlinks;
-- an opaque mark on the root itself is ignored, and so is the root's own entry: a real pull does so, and the pull is what
-  we must equal.
+- an opaque mark on the root itself is ignored, and so is the root's own entry: a real pull does so, and the pull is
+  what we must equal.
 """
 
 import io

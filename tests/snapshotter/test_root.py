@@ -157,7 +157,7 @@ def test_a_root_that_cannot_be_written(root: Path, config: Config) -> None:
 
 
 def test_a_leftover_that_cannot_be_removed(used: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps no node from starting; the records are served, and Cleanup says what is wrong."""
+    """Keeps no node from starting: the records are served, and the next start removes it."""
     (Path(used.root) / "snapshots" / "999").mkdir()
 
     def refuse(path: Path) -> None:
