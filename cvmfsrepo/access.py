@@ -7,7 +7,6 @@ never keep the process from ending.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -29,10 +28,6 @@ class Access:
         self._calls = deque[_Call[Any]]()
         self._threads = 0
         self._idle = 0
-
-    def until(self) -> float:
-        """The end of a call that starts now, on time.monotonic(): for work that can give up by itself."""
-        return time.monotonic() + self.deadline
 
     def call(self, work: Callable[[], T]) -> T:
         """The result of `work()` or its exception; DeadlineExpired when it takes longer than the deadline."""

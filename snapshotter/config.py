@@ -56,7 +56,7 @@ def check(config: Config) -> None:
     """Refuses values that can never work."""
     if config.log_level not in LEVELS:
         raise InvalidArgument("log-level", config.log_level, "is not a level", f"take one of {', '.join(LEVELS)}")
-    if not config.repository or "/" in config.repository or "\0" in config.repository:
+    if config.repository in ("", ".", "..") or "/" in config.repository or "\0" in config.repository:
         raise InvalidArgument("repository", config.repository, "is not a repository's name")
     if not 0 < config.deadline <= 300:
         raise InvalidArgument("deadline", config.deadline, "is not between 0 and 300 seconds")

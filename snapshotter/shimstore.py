@@ -43,6 +43,7 @@ class ShimStore:
         try:
             _write(shim, os.fsencode(staged))
             os.rename(staged, target)
+            _persist(self.shims)
         except BaseException as error:
             remove_tree(staged)
             if not (isinstance(error, OSError) and target.is_dir()):  # another call wrote it meanwhile
@@ -81,6 +82,15 @@ class ShimStore:
         """Shims whose key is not needed."""
         keys = set(needed)
         return [path for path in self.shims.iterdir() if path.name not in keys and not path.name.startswith(_STAGING)]
+
+
+def _persist(directory: Path) -> None:
+    """Brings what was made in a directory to the disk: a record that is committed later needs its shims."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(shim: Shim, base: bytes) -> None:

@@ -141,11 +141,6 @@ def test_later_runs_and_swallows_what_cannot_be_had() -> None:
     assert access.call(lambda: 1) == 1
 
 
-def test_until_lies_one_deadline_ahead() -> None:
-    """Work that gives up by itself gets the same time as the call that it runs in."""
-    assert time.monotonic() < Access(LONG).until() <= time.monotonic() + LONG
-
-
 def test_stuck_threads_do_not_keep_the_process() -> None:
     """All threads are daemons."""
     with stuck(Access(SHORT), 1):

@@ -224,9 +224,9 @@ def test_a_config_with_other_layers_than_the_manifest(tmp_path: Path, repository
         publish(image, repository)
 
 
-def test_an_image_needs_a_full_name(tmp_path: Path, repository: Path) -> None:
-    """A bare tag is none; a name that is given wins over the source's."""
-    image = write_image(tmp_path / "image", [BASE], "latest")
+def test_an_image_needs_a_name(tmp_path: Path, repository: Path) -> None:
+    """A layout whose directory cannot name it needs one; a name that is given wins over the source's."""
+    image = write_image(tmp_path / "an image", [BASE], "latest")
     with pytest.raises(InvalidArgument, match="give --name"):
         publish(image, repository)
     name = Reference.parse("registry.example/other:2")
