@@ -103,7 +103,7 @@ class Repository:
 
     def get_outline(self, digest: Digest, until: float) -> Outline:
         """The layer's outline, from its record or else by a walk that gives up at `until` (of time.monotonic) with
-        TimeoutError."""
+        WalkExpired."""
         head = self.find_head(digest)
         return outline_of(head) if head else outline_by_walk(self.layout.layerfs(digest), until)
 

@@ -12,25 +12,24 @@ ENOTCONN. Only SIGKILL leaves a dead mount behind: `umount -l` removes it.
 """
 
 import argparse
-import ctypes
 import errno
+import functools
 import hashlib
-import json
 import os
-import select
-import signal
-import socketserver
 import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-MNT_DETACH = 2
+from cvmfsrepo.faults import Faults
+from cvmfsrepo.standin_control import listen
+from cvmfsrepo.standin_process import ask_for_parallel_lookups, end_on_signal, end_with_parent, forget_names
+
 #: fusepy wants text: latin-1 is the encoding in which every byte string is a text and comes back unharmed.
 WIRE = "latin-1"
 #: The inode number is a function of the name, so hard links differ, d_ino agrees with st_ino and a restart changes
@@ -57,6 +56,10 @@ class Counters:
         with self._lock:
             self._counts[operation, path] += 1
 
+    def reset(self) -> None:
+        with self._lock:
+            self._counts.clear()
+
     def read(self) -> dict[str, object]:
         """`operations`: count by operation; `paths`: count by operation by path, odd bytes as surrogates."""
         with self._lock:
@@ -80,13 +83,37 @@ class StandIn:
     owner: tuple[int, int] | None = None
     whole_seconds: bool = False
     counters: Counters = field(default_factory=Counters)
+    faults: Faults = field(default_factory=Faults)
+    hidden: frozenset[str] = frozenset()
+    """Paths that the source has and this revision has not."""
+    workers: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Entered for each operation: a semaphore bounds how many are served at one time."""
+    forget_names: Callable[[], None] = lambda: None
+    """Called at a new revision: whatever the kernel remembers of the last one."""
     started: float = field(default_factory=time.monotonic)
     use_ns: ClassVar[bool] = True  # fusepy: times are whole nanoseconds
 
     def __call__(self, operation: str, path: str, *arguments: object) -> object:
-        """The one place through which every operation passes: it is counted, then served."""
+        """The one place through which every operation passes: it is counted, meets the faults, then is served."""
+        if operation == "init":
+            return self.init(path)
         self.counters.add(operation, path)
-        return getattr(self, operation)(path, *arguments)
+        with self.workers:
+            remembered = operation == "statfs" or arguments[:1] == ("user.revision",)
+            self.faults.meet(operation, path, remembered)
+            return getattr(self, operation)(path, *arguments)
+
+    def publish(self, revision: int | None, hide: frozenset[str], show: frozenset[str]) -> None:
+        """Apply a new catalog: the next revision, or this one, without some paths and with others again."""
+        self.hidden = (self.hidden | hide) - show
+        self.revision = self.revision + 1 if revision is None else revision
+        self.forget_names()
+
+    def init(self, path: str) -> None:
+        """The kernel's greeting, which is no access to anything."""
+        import fuse
+
+        ask_for_parallel_lookups(fuse._libfuse)
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
         found = os.lstat(self._real(path))
@@ -121,7 +148,9 @@ class StandIn:
         with os.scandir(fh) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name).decode(WIRE)
-                yield name, {"st_mode": _file_type(entry), "st_ino": _inode(f"{path.rstrip('/')}/{name}")}, 0
+                child = f"{path.rstrip('/')}/{name}"
+                if child not in self.hidden:
+                    yield name, {"st_mode": _file_type(entry), "st_ino": _inode(child)}, 0
 
     def releasedir(self, path: str, fh: int) -> None:
         os.close(fh)
@@ -166,6 +195,8 @@ class StandIn:
         }  # fmt: skip
 
     def _real(self, path: str) -> bytes:
+        if self.hidden and any(path == hidden or path.startswith(hidden + "/") for hidden in self.hidden):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self.source + path.encode(WIRE)
 
 
@@ -184,73 +215,14 @@ def _file_type(entry: os.DirEntry[str]) -> int:
     return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
 
 
-def answer(standin: StandIn, line: bytes) -> dict[str, object]:
-    """One request on the control socket: an object out for an object in, with `error` if it was not understood."""
-    try:
-        request = json.loads(line)
-    except ValueError as error:
-        return {"error": f"request {line!r}: not JSON ({error}); send one object a line"}
-    match request:
-        case {"do": "counters"}:
-            return standin.counters.read()
-        case {"do": "reset"}:
-            standin.counters = Counters()
-        case {"do": "revision", "value": int(value)}:
-            standin.revision = value
-        case _:
-            return {"error": f"request {request!r}: not known; say counters, reset or revision with a value"}
-    return {}
-
-
-def listen(standin: StandIn, address: Path) -> None:
-    """Answer on the control socket, for root alone; the next start replaces the socket's file."""
-
-    class Conversation(socketserver.StreamRequestHandler):
-        """One client's requests, a line each."""
-
-        def handle(self) -> None:
-            for line in self.rfile:
-                self.wfile.write(json.dumps(answer(standin, line)).encode() + b"\n")
-
-    address.unlink(missing_ok=True)
-    server = socketserver.ThreadingUnixStreamServer(str(address), Conversation)
-    server.daemon_threads = True
-    address.chmod(0o600)
-    threading.Thread(target=server.serve_forever, name="control", daemon=True).start()
-
-
-def end_on_signal(mountpoint: Path) -> None:
-    """Detach the mount, then end. libfuse's own handlers come after the mount: a signal between would leave it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # every later thread inherits this; sigwait takes them
-
-    def leave() -> None:
-        signal.sigwait(ENDING)
-        ctypes.CDLL(None).umount2(os.fsencode(mountpoint), MNT_DETACH)
-        os._exit(0)  # not sys.exit: that would leave the other threads, and so the connection, alive
-
-    threading.Thread(target=leave, name="ending", daemon=True).start()
-
-
-def end_with_parent(pid: int) -> None:
-    """End when that process ends, however it does: a killed test run leaves no mount behind."""
-    parent = os.pidfd_open(pid)
-
-    def follow() -> None:
-        select.select([parent], [], [])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=follow, name="parent", daemon=True).start()
-
-
-def serve(standin: StandIn, mountpoint: Path, kcache: float) -> None:
-    """Mount and serve until somebody unmounts it. Names that do not exist are asked for each time: the real client
-    lets the kernel remember them too, which only makes a test wait."""
+def serve(standin: StandIn, mountpoint: Path, kcache: float, negative: float) -> None:
+    """Mount and serve until somebody unmounts it."""
     import fuse  # here: it loads libfuse2, whose absence is for main() to tell
 
     fuse.FUSE(
         standin, os.fsencode(mountpoint).decode(WIRE), encoding=WIRE, foreground=True, fsname="cvmfs2",
         ro=True, nosuid=True, nodev=True, default_permissions=True, allow_other=True, use_ino=True,
-        entry_timeout=kcache, attr_timeout=kcache, negative_timeout=0,
+        entry_timeout=kcache, attr_timeout=kcache, negative_timeout=negative,
         auto_cache=True, ac_attr_timeout=0,  # pages are kept between opens as long as size and mtime stand
     )  # fmt: skip
 
@@ -272,6 +244,9 @@ def parse_arguments() -> argparse.Namespace:
     option("--whole-seconds", action="store_true", help="cut mtimes to seconds, as a catalog does")
     keep = "how long the kernel keeps names and attributes [%(default)s, as with the real client]"
     option("--kcache", type=float, default=60.0, metavar="SECONDS", help=keep)
+    absence = "how long the kernel keeps a name's absence, at most until the next revision [%(default)s; real: 60]"
+    option("--negative", type=float, default=0.0, metavar="SECONDS", help=absence)
+    option("--workers", type=int, metavar="N", help="serve so many operations at one time [no limit]")
     option("--control", type=Path, metavar="SOCKET", help="answer on this unix socket")
     option("--parent", type=int, metavar="PID", help="end when this process ends")
     return parser.parse_args()
@@ -282,16 +257,22 @@ def main() -> str | None:
     given = parse_arguments()
     source, mountpoint = given.source.absolute(), given.mountpoint.absolute()
     for directory in (source, mountpoint):
-        if not directory.is_dir():
-            return f"directory {str(directory)!r}: not there; create it or name another"
+        try:
+            os.listdir(directory)
+        except OSError as error:
+            advice = "a dead mount goes with umount -l" if error.errno == errno.ENOTCONN else "create or name another"
+            return f"directory {str(directory)!r}: {error.strerror}; {advice}"
     standin = StandIn(os.fsencode(source), given.fqrn, given.revision, given.claim, given.whole_seconds)
+    standin.forget_names = functools.partial(forget_names, mountpoint)
+    if given.workers is not None:
+        standin.workers = threading.BoundedSemaphore(given.workers)
     end_on_signal(mountpoint)
     try:
         if given.parent is not None:
             end_with_parent(given.parent)
         if given.control is not None:
             listen(standin, given.control.absolute())
-        serve(standin, mountpoint, given.kcache)
+        serve(standin, mountpoint, given.kcache, given.negative)
     except (OSError, RuntimeError) as error:
         need = "it takes root, /dev/fuse, and libfuse2 installed or named by FUSE_LIBRARY_PATH"
         return f"stand-in on {str(mountpoint)!r}: cannot serve ({error}); {need}"

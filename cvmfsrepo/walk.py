@@ -23,8 +23,12 @@ LONGEST_INGEST = 600
 """Seconds by which an implied directory may be older than the catalog marker that the same ingest wrote last."""
 
 
+class WalkExpired(Exception):
+    """The time for a walk was over before its end."""
+
+
 def outline_by_walk(layerfs: Path, until: float) -> Outline:
-    """Walks the layer once. Gives up with TimeoutError when `time.monotonic()` passes `until`; OSError as it comes."""
+    """Walks the layer once. Gives up with WalkExpired when `time.monotonic()` passes `until`; OSError as it comes."""
     base = os.fsencode(layerfs)
     markers, catalogs, devices, modes = list[bytes](), list[bytes](), list[bytes](), dict[bytes, os.stat_result]()
     for path, kind in _names(base, until):
@@ -70,7 +74,7 @@ def _names(base: bytes, until: float) -> Iterator[tuple[bytes, _Kind]]:
     pending = [b""]
     while pending:
         if time.monotonic() > until:
-            raise TimeoutError(f"the walk of {os.fsdecode(base)} did not end in time")
+            raise WalkExpired(f"the walk of {os.fsdecode(base)} did not end in time")
         current = pending.pop()
         with os.scandir(posixpath.join(base, current)) as names:
             for name in names:

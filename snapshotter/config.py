@@ -9,8 +9,21 @@ import msgspec
 
 from cvmfsrepo.errors import InvalidArgument
 from snapshotter.log import LEVELS
+from snapshotter.policy import Policy
 
 DEFAULT_PATH = Path("/etc/containerd-cvmfs-grpc/config.toml")
+DEFAULT_REPOSITORY = "unpacked.cern.ch"
+
+
+class RepositoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """One repository: its name, and its own root directory, /cvmfs/<name> where `path` is empty."""
+
+    name: str
+    path: str = ""
+
+    @property
+    def root(self) -> Path:
+        return Path(self.path or f"/cvmfs/{self.name}")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
@@ -19,15 +32,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     root: str = "/var/lib/containerd-cvmfs-grpc"
     address: str = "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock"
     log_level: str = "info"
-    repository: str = "unpacked.cern.ch"
+    repository: str | None = None
     absolute_mountpoint: str = ""
+    repositories: tuple[RepositoryConfig, ...] = ()
     deadline: float = 5.0
+    probe_interval: float = 5.0
+    policy: tuple[Policy, ...] = ()
     mount_options: tuple[str, ...] = ()
 
     @property
-    def repository_root(self) -> Path:
-        """The repository's own root directory."""
-        return Path(self.absolute_mountpoint or f"/cvmfs/{self.repository}")
+    def served(self) -> tuple[RepositoryConfig, ...]:
+        """The repositories in order of priority, however they are written."""
+        return self.repositories or (RepositoryConfig(self.repository or DEFAULT_REPOSITORY, self.absolute_mountpoint),)
 
 
 def load(path: Path) -> Config:
@@ -56,14 +72,41 @@ def check(config: Config) -> None:
     """Refuses values that can never work."""
     if config.log_level not in LEVELS:
         raise InvalidArgument("log-level", config.log_level, "is not a level", f"take one of {', '.join(LEVELS)}")
-    if config.repository in ("", ".", "..") or "/" in config.repository or "\0" in config.repository:
-        raise InvalidArgument("repository", config.repository, "is not a repository's name")
-    if not 0 < config.deadline <= 300:
-        raise InvalidArgument("deadline", config.deadline, "is not between 0 and 300 seconds")
-    for name, value in (
-        ("root", config.root),
-        ("address", config.address),
-        ("absolute-mountpoint", config.absolute_mountpoint),
-    ):
-        if value and (not value.startswith("/") or "\0" in value):
-            raise InvalidArgument(name, value, "is not an absolute path")
+    if config.repositories and (config.repository is not None or config.absolute_mountpoint):
+        problem = "stands beside [[repositories]]"
+        raise InvalidArgument("repository", config.repository, problem, "write it as the first of [[repositories]]")
+    for name, seconds in (("deadline", config.deadline), ("probe-interval", config.probe_interval)):
+        if not 0 < seconds <= 300:
+            raise InvalidArgument(name, seconds, "is not between 0 and 300 seconds")
+    _check_repositories(config)
+    _check_absolute("root", config.root)
+    _check_absolute("address", config.address)
+    for policy in config.policy:
+        _check_policy(policy)
+
+
+def _check_repositories(config: Config) -> None:
+    names = [config.repository] if config.repository is not None else [r.name for r in config.repositories]
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise InvalidArgument("repository", name, "is not a repository's name")
+        if names.count(name) > 1:
+            raise InvalidArgument("repository", name, "stands twice in [[repositories]]", "give each its own name")
+    _check_absolute("absolute-mountpoint", config.absolute_mountpoint)
+    for repository in config.repositories:
+        _check_absolute("path of a repository", repository.path)
+
+
+def _check_absolute(name: str, path: str) -> None:
+    if path and (not path.startswith("/") or "\0" in path):
+        raise InvalidArgument(name, path, "is not an absolute path")
+
+
+def _check_policy(policy: Policy) -> None:
+    what = ", ".join(policy.images)
+    if not policy.images:
+        raise InvalidArgument("policy", what, "names no images", 'give patterns, such as images = ["*/atlas/*"]')
+    if (policy.miss == "wait") != (policy.wait > 0) or policy.wait > 3600:
+        raise InvalidArgument("policy", what, 'miss = "wait" and wait go together', "let wait be 1 to 3600 seconds")
+    if policy.allow_top < 0:
+        raise InvalidArgument("policy", what, f"allow-top = {policy.allow_top} is negative")

@@ -13,6 +13,9 @@ TARGET = "containerd.io/snapshot.ref"
 
 IMAGE = "containerd.io/snapshot/cri.image-ref"
 LAYER_DIGEST = "containerd.io/snapshot/cri.layer-digest"
+IMAGE_LAYERS = "containerd.io/snapshot/cri.image-layers"
+"""This layer and those above it, as many as fit a label."""
+
 DIFF_ID = "containerd.io/snapshot/diff-id"
 
 REMOTE = "containerd.io/snapshot/remote"
@@ -24,31 +27,38 @@ MISS = "containerd.io/snapshot/cvmfs.miss"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The layer that a Prepare asks for, by either digest, and the image it belongs to ("" where not said)."""
+    """The layer that a Prepare of a pull asks for, under the name `target`: by either digest, or by none and a
+    `problem`. `image` is the one it belongs to ("" where not said); `layers_to_top` counts it and those above it, 0
+    where not said."""
 
     target: str
-    layer: Digest | None
-    diff_id: Digest | None
-    image: str
+    layer: Digest | None = None
+    diff_id: Digest | None = None
+    image: str = ""
+    layers_to_top: int = 0
+    problem: Missing | None = None
 
 
-def wanted_layer(labels: Mapping[str, str]) -> Wanted | Missing | None:
-    """What a Prepare's labels ask for. None where it is not part of a pull; Missing where they do not say which
-    layer, or not in a form that may be joined to a path."""
+def wanted_layer(labels: Mapping[str, str]) -> Wanted | None:
+    """What a Prepare's labels ask for; None where it is not part of a pull. The `problem` is that they do not say
+    which layer, or not in a form that may be joined to a path."""
     target = labels.get(TARGET)
     if not target:
         return None
+    image, above = labels.get(IMAGE, ""), [name for name in labels.get(IMAGE_LAYERS, "").split(",") if name]
     try:
         layer, diff_id = _digest(labels, LAYER_DIGEST), _digest(labels, DIFF_ID)
     except InvalidArgument as error:
-        return Missing(Reason.BAD_LABEL, str(error))
-    if layer is None and diff_id is None:
-        return Missing(
-            Reason.NO_LAYER_LABEL,
-            f"the labels name no layer digest: set disable_snapshot_annotations = false in containerd's CRI "
-            f"configuration, or pull with a client that sends {LAYER_DIGEST}",
-        )
-    return Wanted(target, layer, diff_id, labels.get(IMAGE, ""))
+        return Wanted(target, image=image, problem=Missing(Reason.BAD_LABEL, str(error)))
+    problem = None if layer or diff_id else _NO_LABEL
+    return Wanted(target, layer, diff_id, image, len(above), problem)
+
+
+_NO_LABEL = Missing(
+    Reason.NO_LAYER_LABEL,
+    f"the labels name no layer digest: set disable_snapshot_annotations = false in containerd's CRI"
+    f" configuration, or pull with a client that sends {LAYER_DIGEST}",
+)
 
 
 def _digest(labels: Mapping[str, str], name: str) -> Digest | None:

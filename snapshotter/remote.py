@@ -5,16 +5,18 @@ All that touches a repository runs under its deadline; nothing here runs inside 
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvmfsrepo.access import Access, DeadlineExpired
+from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
+from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.outline import Outline, Source
-from cvmfsrepo.reasons import Reason, reason_of
+from cvmfsrepo.reasons import Reason
 from cvmfsrepo.repository import Layer, Missing, Repository, deadline_in
 from cvmfsrepo.shims import Shim, hide_shim, white_shim
+from cvmfsrepo.walk import WalkExpired
 from snapshotter.below import find_below
 from snapshotter.labels import Wanted
 from snapshotter.log import event
@@ -29,14 +31,6 @@ _WALK_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A configured repository and the guard through which it is touched."""
-
-    repository: Repository
-    access: Access
-
-
-@dataclass(frozen=True, slots=True)
 class FoundLayer:
     """A layer that can be shown: where it is, and what its snapshot's record will say."""
 
@@ -47,39 +41,42 @@ class FoundLayer:
 class RemoteLayers:
     """The configured repositories, in order of priority, and the node's shims."""
 
-    def __init__(self, served: Sequence[Served], store: ShimStore) -> None:
-        self._served = served
+    def __init__(self, repositories: Sequence[GuardedRepository], store: ShimStore) -> None:
+        self._repositories = repositories
         self._store = store
 
     def find(self, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
         """The first repository's layer that is there, with its shims written; `lowers` are those that it will
         stand on. Otherwise why not: a repository that does not answer outweighs one that has no such layer."""
         missing = Missing(Reason.ABSENT, "no repository is configured")
-        for number, served in enumerate(self._served):
-            found = self._guarded(served, wanted, lowers)
+        for number, repository in enumerate(self._repositories):
+            found = self._find_in(repository, wanted, lowers)
             if not isinstance(found, Missing):
                 return found
             if number == 0 or missing.reason is Reason.ABSENT:
                 missing = found
         return missing
 
-    def _guarded(self, served: Served, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
-        name, until = served.repository.name, deadline_in(_WALK_SHARE * served.access.deadline)
-        try:
-            found = served.access.call(lambda: self._read(served.repository, wanted, lowers, until))
-        except DeadlineExpired as error:
-            return Missing(Reason.TIMEOUT, f"repository {name}: {error}")
-        except TimeoutError as error:
-            reason = reason_of(error) if error.errno else Reason.MARKERS_UNAVAILABLE  # the kernel's, or the walk's
-            return Missing(reason, f"repository {name}: {error}")
-        except OSError as error:
-            return Missing(reason_of(error), f"repository {name}: {error}")
-        except DataLoss as error:
-            return Missing(Reason.MARKERS_UNAVAILABLE, f"repository {name}: {error}")
+    def find_unreadable(self, layers: Iterable[Remote]) -> Missing | None:
+        """Why one of several layers that snapshots stand on cannot be read now, or None."""
+        every = list(layers)
+        for name in dict.fromkeys(layer.repository for layer in every):
+            digests = [Digest(layer.layer) for layer in every if layer.repository == name]
+            repository = next((known for known in self._repositories if known.name == name), None)
+            if repository is None:
+                return Missing(Reason.UNMOUNTED, f"repository {name} is not configured any more")
+            if missing := repository.find_unreadable(digests):
+                return missing
+        return None
+
+    def _find_in(self, repository: GuardedRepository, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
+        until = deadline_in(_WALK_SHARE * repository.deadline)
+        found = repository.call(lambda: self._read(repository.repository, wanted, lowers, until), wanted.layer)
         if isinstance(found, Missing):
             return found
+        repository.saw(found.layer.digest)
         try:
-            return self._with_shims(served, found)
+            return self._with_shims(repository, found)
         except (OSError, DataLoss, UnicodeError) as error:  # a name too long, an attribute that this disk does not take
             layer = found.layer.digest
             return Missing(Reason.MARKERS_UNAVAILABLE, f"shims of layer {layer} cannot be written: {error}")
@@ -90,28 +87,31 @@ class RemoteLayers:
         if isinstance(layer, Missing):
             return layer
         kept = self._store.find_outline(layer.digest)
-        outline = kept or repository.get_outline(layer.digest, until)
+        try:
+            outline = kept or repository.get_outline(layer.digest, until)
+        except (DataLoss, WalkExpired) as error:
+            return Missing(Reason.MARKERS_UNAVAILABLE, f"repository {repository.name}: {error}")
         hide = hide_shim(outline, lambda path: find_below(lowers, path))
         return _Read(layer, outline, kept is None, hide, repository.find_revision())
 
-    def _with_shims(self, served: Served, read: "_Read") -> FoundLayer:
+    def _with_shims(self, repository: GuardedRepository, read: "_Read") -> FoundLayer:
         white = white_shim(read.outline)
         hide_key = self._store.ensure(read.hide)
         white_key = self._store.ensure(white) if white else ""
         if read.is_new:
             self._store.keep_outline(read.layer.digest, read.outline)
             if read.outline.source is Source.RECORD:
-                served.access.later(lambda: self._warn_of_losses(served, read))
-        remote = Remote(served.repository.name, read.layer.digest.hex, hide_key, white_key, read.revision)
+                repository.later(lambda: self._warn_of_losses(repository, read))
+        remote = Remote(repository.name, read.layer.digest.hex, hide_key, white_key, read.revision)
         return FoundLayer(Layer(read.layer.digest, Path(os.path.abspath(read.layer.path))), remote)
 
-    def _warn_of_losses(self, served: Served, read: "_Read") -> None:
+    def _warn_of_losses(self, repository: GuardedRepository, read: "_Read") -> None:
         losses = find_losses(read.layer.path, read.outline.witnesses)
         self._store.keep_losses(read.layer.digest, losses)
         if losses:
             event(
                 _log, logging.WARNING, "layer differs from its record",
-                layer=str(read.layer.digest), repository=served.repository.name, lost=[str(loss) for loss in losses],
+                layer=str(read.layer.digest), repository=repository.name, lost=[str(loss) for loss in losses],
                 remedy="publish the layer with cvmfs-publisher",
             )  # fmt: skip
 

@@ -7,14 +7,13 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import grpc
 
-from cvmfsrepo.access import Access
 from cvmfsrepo.errors import FailedPrecondition, PermissionDenied
+from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.repository import Repository
 from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
@@ -24,16 +23,18 @@ from snapshotter.disk import Disk, remove_tree
 from snapshotter.kernel import mount_options
 from snapshotter.log import event
 from snapshotter.metastore import Metastore
-from snapshotter.remote import RemoteLayers, Served
+from snapshotter.policy import Policies
+from snapshotter.remote import RemoteLayers
 from snapshotter.root import DATABASE, locked_root, make_private
 from snapshotter.service import ErrorInterceptor, SnapshotsService
 from snapshotter.shimstore import ShimStore
 from snapshotter.snapshotter import Snapshotter
+from snapshotter.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-WORKERS = 32
-"""Calls served at one time; more wait."""
+FEW_WORKERS, MANY_WORKERS = 3, 32
+"""Calls served at one time: as long as none is stuck, and while some are."""
 
 GRACE = 10.0
 """Seconds that running calls get after SIGTERM."""
@@ -52,11 +53,19 @@ def serve(config: Config) -> None:
     # Blocked before any thread starts, and taken by sigwait: a handler can come between a check and a wait and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     with opened(config) as snapshotter, bound_socket(Path(config.address)) as address:
-        server = grpc.server(ThreadPoolExecutor(WORKERS, "call"), interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        workers = Workers(FEW_WORKERS, MANY_WORKERS)
+        server = grpc.server(workers, interceptors=[ErrorInterceptor()], options=_OPTIONS)  # type: ignore[arg-type]
         add_SnapshotsServicer_to_server(SnapshotsService(snapshotter), server)
         _bind(server, address)
         server.start()
-        event(_log, logging.INFO, "serving", address=str(address), root=config.root, repository=config.repository)
+        event(
+            _log,
+            logging.INFO,
+            "serving",
+            address=str(address),
+            root=config.root,
+            repositories=[r.name for r in config.served],
+        )
         signal.sigwait(_STOP)
         event(_log, logging.INFO, "stopping", grace_seconds=GRACE)
         server.stop(GRACE).wait()
@@ -70,11 +79,27 @@ def opened(config: Config) -> Iterator[Snapshotter]:
         try:
             disk, shims = Disk(root), ShimStore(root)
             _sweep(store, disk, shims)
-            repository = Repository(config.repository, Layout(config.repository_root))
-            remote = RemoteLayers([Served(repository, Access(config.deadline))], shims)
-            yield Snapshotter(store, disk, remote, mount_options(config.mount_options))
+            with _probed(config) as repositories:
+                remote, options = RemoteLayers(repositories, shims), mount_options(config.mount_options)
+                yield Snapshotter(store, disk, remote, options, Policies(config.policy))
         finally:
             store.close()
+
+
+@contextlib.contextmanager
+def _probed(config: Config) -> Iterator[list[GuardedRepository]]:
+    """The configured repositories, each behind its guard and probed until the end."""
+    repositories = [
+        GuardedRepository(Repository(one.name, Layout(one.root)), config.deadline, config.probe_interval)
+        for one in config.served
+    ]
+    for repository in repositories:
+        repository.start_probing()
+    try:
+        yield repositories
+    finally:
+        for repository in repositories:
+            repository.stop_probing()
 
 
 @contextlib.contextmanager

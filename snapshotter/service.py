@@ -85,17 +85,25 @@ class SnapshotsService(SnapshotsServicer):
 class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Turns what a verb raises into its status."""
 
+    def __init__(self) -> None:
+        self._guarded: dict[str, Any] = {}
+
     def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
-        handler = continuation(details)
-        if handler is None:
-            return None
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _guarded_stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        """Asked at each call, and answers the same for a method each time."""
+        known = self._guarded.get(details.method)
+        if known is None and (handler := continuation(details)) is not None:
+            known = self._guarded[details.method] = _guarded_handler(handler)
+        return known
+
+
+def _guarded_handler(handler: Any) -> Any:
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _guarded_stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
         )
+    return grpc.unary_unary_rpc_method_handler(
+        _guarded(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+    )
 
 
 def _guarded(call: Callable[[Any, _Context], Any]) -> Callable[[Any, _Context], Any]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
 from cvmfsrepo.repository import Missing
 from snapshotter import labels as label
 from snapshotter.disk import Disk, remove_tree
@@ -19,6 +19,8 @@ from snapshotter.labels import Wanted, wanted_layer
 from snapshotter.log import event
 from snapshotter.metastore import Metastore, Record
 from snapshotter.mounts import MountOptions, active_mounts, view_mounts
+from snapshotter.outcomes import Outcomes
+from snapshotter.policy import DEFAULT, WAIT_STEP, Policies, Policy, check_allowed, seconds_to_wait
 from snapshotter.remote import FoundLayer, RemoteLayers
 from snapshotter.snapshots import Info, Kind, Mount, Usage
 
@@ -28,24 +30,27 @@ _log = logging.getLogger(__name__)
 class Snapshotter:
     """Snapshots under one root directory. Safe to be called from many threads."""
 
-    def __init__(self, store: Metastore, disk: Disk, remote: RemoteLayers, options: MountOptions) -> None:
+    def __init__(
+        self, store: Metastore, disk: Disk, remote: RemoteLayers, options: MountOptions, policies: Policies = DEFAULT
+    ) -> None:
         self._store, self._disk, self._remote, self._options = store, disk, remote, options
+        self._policies = policies
+        self.outcomes = Outcomes()
 
     def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         """An active snapshot and how to mount it; AlreadyExists when a repository's layer was committed instead."""
         wanted = wanted_layer(labels)
         if wanted is None:
             return self._create(Kind.ACTIVE, key, parent, labels)
-        started = time.monotonic()
-        found = self._find_remote(key, parent, wanted)
+        policy, started = self._policies.of_image(wanted.image), time.monotonic()
+        found = self._find_remote(key, parent, wanted, policy)
         if isinstance(found, FoundLayer):
             self._commit_remote(parent, wanted, labels, found)
-        _log_outcome(key, parent, wanted, found, time.monotonic() - started)
+        self.outcomes.log(key, parent, wanted, found, time.monotonic() - started)
         if isinstance(found, Missing):
-            return self._create(Kind.ACTIVE, key, parent, labels, f"{found.reason}: {found.detail}")
-        raise AlreadyExists(
-            "snapshot", labels[label.TARGET], "is served from a repository; nothing is to be downloaded"
-        )
+            check_allowed(policy, wanted, found)
+            return self._create(Kind.ACTIVE, key, parent, labels, found)
+        raise AlreadyExists("snapshot", wanted.target, "is served from a repository; nothing is to be downloaded")
 
     def view(self, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         """A view of a committed snapshot, or of nothing."""
@@ -55,6 +60,7 @@ class Snapshotter:
         chain = self._store.get_chain(key)
         if chain[0].info.kind is Kind.COMMITTED:
             raise FailedPrecondition("snapshot", key, "is committed and cannot be mounted", "make a view of it")
+        self._check_readable(chain)
         return self._mounts(chain[0].info.kind, chain[0].id, chain[1:])
 
     def commit(self, name: str, key: str, labels: Mapping[str, str], parent: str = "") -> None:
@@ -103,35 +109,47 @@ class Snapshotter:
             remove_tree(path)
 
     def _create(
-        self, kind: Kind, key: str, parent: str, labels: Mapping[str, str], miss: str = ""
+        self, kind: Kind, key: str, parent: str, labels: Mapping[str, str], miss: Missing | None = None
     ) -> tuple[Mount, ...]:
         chain = self._store.get_parent_chain(parent)
+        if miss is None:  # a container's or a person's; a pull asks for its own layer only
+            self._check_readable(chain)
         with (
             self._disk.staged_local(kind is Kind.ACTIVE, self._disk.ownership(chain)) as staged,
             self._store.transaction() as transaction,
         ):
-            number = transaction.create(kind, key, parent, labels, miss=miss)
+            number = transaction.create(kind, key, parent, labels, miss=f"{miss.reason}: {miss.detail}" if miss else "")
             staged.place(number)
         return self._mounts(kind, number, chain)
+
+    def _check_readable(self, chain: Iterable[Record]) -> None:
+        """Refuses to say how to mount what would fail later with a riddle."""
+        layers = [record.remote for record in chain if record.remote]
+        if missing := self._remote.find_unreadable(layers):
+            raise Unavailable(
+                "snapshot", next(iter(chain)).info.name, f"stands on a layer that cannot be read now ({missing.reason}:"
+                f" {missing.detail})", "it works again, without a restart, when the layer is back",
+            )  # fmt: skip
 
     def _mounts(self, kind: Kind, number: int, chain: Iterable[Record]) -> tuple[Mount, ...]:
         mount = active_mounts if kind is Kind.ACTIVE else view_mounts
         return mount(self._disk.lowers(chain), self._disk.directory(number), self._options)
 
-    def _find_remote(self, key: str, parent: str, wanted: Wanted | Missing) -> FoundLayer | Missing:
-        """The layer, unless the request breaks the contract anyway."""
+    def _find_remote(self, key: str, parent: str, wanted: Wanted, policy: Policy) -> FoundLayer | Missing:
+        """The layer, unless the request breaks the contract anyway; waited for as long as the policy says."""
         chain = self._store.get_parent_chain(parent)
         if self._store.exists(key):
             raise AlreadyExists("snapshot", key, "exists already")
-        if isinstance(wanted, Missing):
-            return wanted
-        return self._remote.find(wanted, self._disk.lowers(chain))
+        if wanted.problem:
+            return wanted.problem
+        lowers, end = self._disk.lowers(chain), time.monotonic() + seconds_to_wait(policy)
+        while isinstance(found := self._remote.find(wanted, lowers), Missing) and time.monotonic() < end:
+            time.sleep(WAIT_STEP)
+        return found
 
-    def _commit_remote(
-        self, parent: str, wanted: Wanted | Missing, labels: Mapping[str, str], found: FoundLayer
-    ) -> None:
+    def _commit_remote(self, parent: str, wanted: Wanted, labels: Mapping[str, str], found: FoundLayer) -> None:
         """Creates and commits in one transaction; somebody may have done it before, also for another namespace."""
-        name = remote_name(labels[label.TARGET], parent)
+        name = remote_name(wanted.target, parent)
         if self._store.exists(name):
             return
         all_labels = {**labels, label.REMOTE: found.remote.repository}
@@ -165,16 +183,3 @@ def _masked(current: Mapping[str, str], wanted: Mapping[str, str], paths: Sequen
         else:
             labels.pop(name, None)
     return labels
-
-
-def _log_outcome(key: str, parent: str, wanted: Wanted | Missing, found: FoundLayer | Missing, seconds: float) -> None:
-    """The one line that every Prepare of a pull leaves."""
-    fields: dict[str, object] = {"key": key, "parent": parent, "seconds": round(seconds, 6)}
-    if isinstance(wanted, Wanted):
-        fields |= {"image": wanted.image, "layer": str(wanted.layer or ""), "target": wanted.target}
-    if isinstance(found, Missing):
-        fields |= {"outcome": "miss", "reason": str(found.reason), "detail": found.detail}
-        event(_log, logging.WARNING, "remote prepare", **fields)
-        return
-    fields |= {"outcome": "hit", "repository": found.remote.repository, "revision": found.remote.revision}
-    event(_log, logging.INFO, "remote prepare", **fields)

@@ -96,7 +96,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         result.row.name,
         "–" if result.overlayfs is None else _value(result.overlayfs, result.row.unit),
         _value(result.ours, result.row.unit),
-        "–" if result.ratio is None else f"{result.ratio:.2g}" if result.ratio < 0.1 else f"{result.ratio:.2f}",
+        "–" if result.ratio is None else f"{result.ratio:.3g}" if result.ratio < 0.1 else f"{result.ratio:.2f}",
         ", ".join(wanted),
         {None: "", True: "yes", False: "no"}[result.reached],
     )

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -58,32 +58,59 @@ def test_deadline() -> None:
         access.call(lambda: time.sleep(0.2))
 
 
-def test_threads_are_bounded_and_recover() -> None:
-    """With all threads stuck a call fails without a new thread; once they come back calls are served again."""
-    access, before = Access(SHORT, workers=3), threads()
+def test_lost_threads_are_replaced_up_to_a_limit_and_end_when_they_come_back() -> None:
+    """A stuck thread makes room for another; beyond the limit calls fail at once; what comes back ends."""
+    access, before = Access(SHORT, workers=2, lost_limit=5), threads()
     with stuck(access, 5):
-        assert threads() - before == 3
+        assert access.lost == 5
+        assert threads() - before <= 5
+        with pytest.raises(DeadlineExpired, match="5 calls hang in it already; restart this daemon"):
+            access.call(lambda: None)
     access.deadline = LONG
+    assert _soon(lambda: access.lost == 0)
     assert access.call(lambda: "back") == "back"
-    assert threads() - before == 3
+    assert _soon(lambda: threads() - before <= 2)
+
+
+def test_calls_side_by_side_share_one_deadline() -> None:
+    """Each has its own answer; the one that hangs costs the others nothing."""
+    access, release = Access(SHORT, workers=8), threading.Event()
+    start = time.monotonic()
+    answers = access.call_all([lambda: 1, lambda: release.wait(LONG), lambda: _raise(Odd("x")), lambda: 4])
+    assert time.monotonic() - start < 5
+    release.set()
+    assert (answers[0](), answers[3]()) == (1, 4)
+    with pytest.raises(DeadlineExpired):
+        answers[1]()
+    with pytest.raises(Odd):
+        answers[2]()
 
 
 def test_abandoned_calls_are_not_run_and_not_kept() -> None:
-    """A call that nobody waits for any more is dropped: an outage of a day must not fill the memory."""
-    access, ran = Access(SHORT, workers=1), list[int]()
-    with stuck(access, 1):
-        marks = [_Work(ran) for _ in range(3)]
-        kept = [weakref.ref(mark) for mark in marks]
-        for mark in marks:
-            with pytest.raises(DeadlineExpired):
-                access.call(mark.run)
-        marks.clear()
-        del mark
-        gc.collect()
-        assert [reference() for reference in kept] == [None] * 3
+    """A call that no thread took in time is dropped: an outage of a day must not fill the memory."""
+    access, ran, release = Access(SHORT, workers=1), list[int](), threading.Event()
+    marks = [_Work(ran) for _ in range(3)]
+    kept = [weakref.ref(mark) for mark in marks]
+    answers = access.call_all([lambda: release.wait(LONG), *(mark.run for mark in marks)])
+    for answer in answers:
+        with pytest.raises(DeadlineExpired):
+            answer()
+    marks.clear()
+    answers.clear()
+    del answer
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
+    release.set()
     access.deadline = LONG
     access.call(lambda: None)
     assert ran == []
+
+
+def _soon(holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + LONG
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
 
 
 class _Work:

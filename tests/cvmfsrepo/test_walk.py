@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvmfsrepo.outline import Outline, Source
-from cvmfsrepo.walk import LONGEST_INGEST, outline_by_walk
+from cvmfsrepo.walk import LONGEST_INGEST, WalkExpired, outline_by_walk
 
 LISTED = 1_600_000_000
 INGEST = 1_700_000_000
@@ -127,7 +127,7 @@ def test_directories_of_the_outline(tmp_path: Path) -> None:
 
 def test_deadline(tmp_path: Path) -> None:
     """A walk whose time has come gives up, and says of which layer."""
-    with pytest.raises(TimeoutError, match=r"/l did not end in time"):
+    with pytest.raises(WalkExpired, match=r"/l did not end in time"):
         outline_by_walk(layer(tmp_path / "l", b"d/f"), time.monotonic() - 1)
 
 
@@ -136,7 +136,7 @@ def test_deadline_between_two_directories(tmp_path: Path, monkeypatch: pytest.Mo
     root = layer(tmp_path / "l", *(b"%d/f" % number for number in range(20)))
     clock = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with pytest.raises(TimeoutError):
+    with pytest.raises(WalkExpired):
         outline_by_walk(root, 10)
 
 

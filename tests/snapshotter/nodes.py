@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvmfsrepo.access import Access
 from cvmfsrepo.digest import Digest
+from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.outline import Outline
 from cvmfsrepo.repository import Layer, Missing, Repository
@@ -16,7 +16,7 @@ from snapshotter.database import open_database
 from snapshotter.disk import Disk
 from snapshotter.metastore import Metastore
 from snapshotter.mounts import MountOptions
-from snapshotter.remote import RemoteLayers, Served
+from snapshotter.remote import RemoteLayers
 from snapshotter.root import DATABASE, locked_root
 from snapshotter.shimstore import ShimStore
 from snapshotter.snapshotter import Snapshotter
@@ -39,7 +39,7 @@ def node(root: Path, *repositories: Repository, deadline: float = 5.0) -> Iterat
     with locked_root(root):
         store, disk, shims = open_database(root / DATABASE), Disk(root), ShimStore(root)
         try:
-            served = [Served(repository, Access(deadline)) for repository in repositories]
+            served = [GuardedRepository(repository, deadline) for repository in repositories]
             yield Node(store, disk, shims, Snapshotter(store, disk, RemoteLayers(served, shims), MountOptions()))
         finally:
             store.close()

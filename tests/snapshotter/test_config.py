@@ -15,7 +15,7 @@ FILE = Path("/etc/config.toml")
 def test_defaults(tmp_path: Path) -> None:
     """A missing file and an empty one mean the same, and the repository is mounted where CVMFS mounts it."""
     assert load(tmp_path / "none.toml") == parse(b"", FILE) == Config()
-    assert Config().repository_root == Path("/cvmfs/unpacked.cern.ch")
+    assert Config().served[0].root == Path("/cvmfs/unpacked.cern.ch")
     assert Config().root == "/var/lib/containerd-cvmfs-grpc"
     assert Config().address == "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock"
 
@@ -23,9 +23,9 @@ def test_defaults(tmp_path: Path) -> None:
 def test_the_go_snapshotters_file() -> None:
     """Its keys keep their meaning: the mount point is the repository's own root."""
     config = parse(b'repository = "unpacked.example.org"\nabsolute-mountpoint = "/mnt/unpacked"\n', FILE)
-    assert (config.repository, config.repository_root) == ("unpacked.example.org", Path("/mnt/unpacked"))
+    assert (config.served[0].name, config.served[0].root) == ("unpacked.example.org", Path("/mnt/unpacked"))
     config = parse(b'repository = "unpacked.example.org"', FILE)
-    assert config.repository_root == Path("/cvmfs/unpacked.example.org")
+    assert config.served[0].root == Path("/cvmfs/unpacked.example.org")
 
 
 def test_every_key() -> None:
@@ -48,7 +48,19 @@ def test_every_key() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('repositories = "x"', ("`repositories`", "config/config.toml")),
+        ('repositorys = "x"', ("`repositorys`", "config/config.toml")),
+        ('repositories = "x"', ("`array`", "`$.repositories`", "config/config.toml")),
+        ('repository = "a"\n[[repositories]]\nname = "b"', ("repository 'a'", "the first of [[repositories]]")),
+        ('[[repositories]]\nname = "a/b"', ("repository 'a/b'",)),
+        ('[[repositories]]\nname = "a"\n[[repositories]]\nname = "a"', ("repository 'a'", "stands twice")),
+        ('[[repositories]]\nname = "a"\npath = "b"', ("path of a repository 'b'", "absolute")),
+        ('[[policy]]\nmiss = "require"', ("images",)),
+        ("[[policy]]\nimages = []", ("names no images",)),
+        ('[[policy]]\nimages = ["a"]\nmiss = "refuse"', ("'refuse'",)),
+        ('[[policy]]\nimages = ["a"]\nmiss = "wait"', ("policy 'a'", "wait")),
+        ('[[policy]]\nimages = ["a"]\nwait = 5.0', ("policy 'a'", "wait")),
+        ('[[policy]]\nimages = ["a"]\nallow-top = -1', ("policy 'a'", "negative")),
+        ("probe-interval = 0.0", ("probe-interval",)),
         ('log_level = "info"', ("`log_level`",)),
         ("[debug]\nx = 1", ("`debug`",)),
         ("root = 1", ("`str`", "`$.root`")),

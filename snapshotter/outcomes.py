@@ -1,0 +1,49 @@
+"""The one line that every Prepare of a pull leaves, and the counts of how they went."""
+
+import logging
+import threading
+from collections import Counter
+
+from cvmfsrepo.reasons import Reason
+from cvmfsrepo.repository import Missing
+from snapshotter.labels import Wanted
+from snapshotter.log import event
+from snapshotter.remote import FoundLayer
+
+_log = logging.getLogger(__name__)
+
+
+class Outcomes:
+    """Counts since the start of the process: hits by repository, misses by reason."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hits: Counter[str] = Counter()
+        self._misses: Counter[Reason] = Counter()
+
+    @property
+    def hits(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._hits)
+
+    @property
+    def misses(self) -> dict[Reason, int]:
+        with self._lock:
+            return dict(self._misses)
+
+    def log(self, key: str, parent: str, wanted: Wanted, found: FoundLayer | Missing, seconds: float) -> None:
+        """Counts and says how a Prepare of a pull went: a hit on level info, a miss as a warning with its reason."""
+        fields: dict[str, object] = {
+            "key": key, "parent": parent, "target": wanted.target, "image": wanted.image,
+            "layer": str(wanted.layer or ""), "seconds": round(seconds, 6),
+        }  # fmt: skip
+        if isinstance(found, Missing):
+            with self._lock:
+                self._misses[found.reason] += 1
+            fields |= {"outcome": "miss", "reason": str(found.reason), "detail": found.detail}
+            event(_log, logging.WARNING, "remote prepare", **fields)
+            return
+        with self._lock:
+            self._hits[found.remote.repository] += 1
+        fields |= {"outcome": "hit", "repository": found.remote.repository, "revision": found.remote.revision}
+        event(_log, logging.INFO, "remote prepare", **fields)
