@@ -62,7 +62,7 @@ def run() -> None:
     table = Table(title=f"Debian image, {len(image.layers)} layers, containerd {VERSION}", title_justify="left")
     table.add_column("")
     table.add_column("overlayfs", justify="right")
-    table.add_column("from the repository", justify="right")
+    table.add_column("from CVMFS", justify="right")
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -96,8 +96,9 @@ def pull_and_compare(image: Image, place: Stage) -> tuple[list[tuple[str, str, s
             differences = differences_of_image(pulled, containerd, [Digest.parse(d) for d in image.diff_ids])
     downloaded = sum(image.blob(layer).stat().st_size for layer in fetched)
     rows = [
-        ("layers from the repository", "0", f"{len(hits)} of {len(image.layers)}"),
+        ("layers from CVMFS", "0", f"{len(hits)} of {len(image.layers)}"),
         ("downloaded", _megabytes(total), _megabytes(downloaded)),
+        ("not downloaded", "", _megabytes(total - downloaded)),
         ("pull", f"{ordinary:.2f} s", f"{fast:.3f} s ({ordinary / fast:.0f} times faster)"),
         ("what the container said", "", result.output.strip()),
         ("root file systems equal", "", _verdict(differences, mount=not place.without_fuse)),

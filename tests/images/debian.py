@@ -24,12 +24,12 @@ from tests.images.ocilayout import Image, read_image, write_image
 from tests.images.tarlayer import Dir, Entry, File, Opaque, Symlink, Whiteout, layer_tar
 
 CACHE: Final = debs.CACHE / "images"
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Part of every directory's name: a change in how images are built builds new ones."""
 REF: Final = "latest"
 DEEP_LAYERS: Final = 100
 
-_INCLUDED: Final = ("iputils-ping", "passwd", "less")
+_INCLUDED: Final = ("iputils-ping", "passwd", "less", "python3", "g++", "git")
 _TRIM: Final = """
 rm /etc/motd /etc/apt/sources.list /etc/apt/apt.conf.d/01autoremove
 rm -rf /usr/share/man && mkdir /usr/share/man && echo 'no manuals' > /usr/share/man/README
