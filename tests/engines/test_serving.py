@@ -164,7 +164,8 @@ def test_a_restart_between_pull_and_run_and_under_a_container_disturbs_nothing(
     """The daemon is ended and started between a pull and a run, and again while the container runs."""
     reference = node.world.reference(node.world.base)
     node.cri.pull(reference)
-    node.snapshotter.restart(with_signal)
+    node.snapshotter.end(with_signal)
+    node.snapshotter.start()
     node.wait_until_reconnected()
     with node.cri.running(reference, ["/bin/sleep", "1000"]) as container:
         node.snapshotter.end(with_signal)
