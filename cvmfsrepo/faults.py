@@ -47,8 +47,8 @@ _GIVING_BACK = frozenset({"release", "releasedir"})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble at `path` and everything below it; `*` in it stands for any one name. `operations` narrows
-    it to these (getattr is also a lookup); without them it hits what its kind says."""
+    """One kind of trouble at `path` and everything below it; `*` in it stands for whatever is in one name. `operations`
+    narrows it to these (getattr is also a lookup); without them it hits what its kind says."""
 
     kind: Kind
     path: str = "/"
@@ -68,7 +68,7 @@ class Fault:
 
     def _pattern(self) -> re.Pattern[str]:
         """re keeps what it compiled, so this costs a look-up."""
-        any_name = re.escape(self.path.rstrip("/")).replace(r"\*", "[^/]+")
+        any_name = re.escape(self.path.rstrip("/")).replace(r"\*", "[^/]*")
         return re.compile(f"{any_name}(?P<below>/.*)?", re.DOTALL)
 
 

@@ -3,7 +3,7 @@
 The prober looks every `interval` seconds whether the repository answers, so that an outage is known before a Prepare
 runs into it, and its end soon after it. A probe that hangs is not repeated on the same mount: when the mount recovers
 the probe comes back by itself; and when another is mounted in its place, which the kernel's mount table tells without
-touching it, a new probe goes there.
+touching it, a new probe goes there, and what hung on the old one counts no more.
 """
 
 import os
@@ -11,11 +11,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cvmfsrepo.access import Access, DeadlineExpired
+from cvmfsrepo.access import Access, Crowded, DeadlineExpired
 from cvmfsrepo.breaker import Breaker, Health, State
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.reasons import Reason, reason_of
@@ -23,9 +24,24 @@ from cvmfsrepo.repository import Layer, Missing, Repository
 
 T = TypeVar("T")
 
+_MOST_SEEN = 10_000
+"""Layers that are remembered as readable before the old ones are dropped."""
+
+_MOST_HANGING = 32
+"""Mounts, taken away while a probe hung on them, after which no more are probed."""
+
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 _GOOD_ANSWERS = frozenset({Reason.ABSENT, Reason.MARKERS_UNAVAILABLE})
 """Reasons that say nothing against the repository's health."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """A call about a layer (or none); `mount` counts the mounts that there were when it began."""
+
+    layer: Digest | None
+    mount: int
+    ended: bool = False
 
 
 class GuardedRepository:
@@ -37,8 +53,12 @@ class GuardedRepository:
         self._access = Access(deadline)
         self._breaker = Breaker()
         self._stop = threading.Event()
-        self._suspects: dict[Digest, str] = {}
+        self._lock = threading.Lock()
+        self._mounts = 0
+        self._suspects = set[Digest]()
         self._seen: dict[Digest, float] = {}
+        self._revision: int | None = None
+        self._revision_read = float("-inf")
 
     @property
     def name(self) -> str:
@@ -52,16 +72,24 @@ class GuardedRepository:
     def health(self) -> Health:
         return self._breaker.health
 
-    def call(self, work: Callable[[], T | Missing], layer: Digest | None = None) -> T | Missing:
+    @property
+    def mounts(self) -> int:
+        """How often another mount took the place of the last one."""
+        return self._mounts
+
+    def call(
+        self, work: Callable[[], T | Missing], layer: Digest | None = None, until: float | None = None
+    ) -> T | Missing:
         """What `work()` answers, or why it does not. `layer` is what it is about: while a call about it hangs, others
-        about it are answered at once."""
+        about it are answered at once. `until` (of time.monotonic) is the moment to give up, where not the deadline
+        counts from now."""
         if refusal := self._refusal(layer):
             return refusal
-        began = time.monotonic()
+        began, look = time.monotonic(), _Look(layer, self._mounts)
         try:
-            answer = self._access.call(lambda: self._clearing(layer, work))
+            answer = self._access.call(lambda: self._clearing(look, work), until)
         except DeadlineExpired as error:
-            return self._hung(layer, str(error))
+            return self._hung(look, error)
         except OSError as error:
             return self._failed(Missing(reason_of(error), f"repository {self.name}: {error}"), began, layer)
         if isinstance(answer, Missing) and answer.reason not in _GOOD_ANSWERS:
@@ -75,22 +103,31 @@ class GuardedRepository:
             self._access.later(work)
 
     def find_unreadable(self, layers: Iterable[Digest]) -> Missing | None:
-        """The first of several layers that cannot be read now, all looked at side by side under one deadline. One
-        that was readable within the last probe interval is not looked at again."""
+        """Why the first of several layers that cannot be read now cannot, with its name; all are looked at side by side
+        under one deadline. One that was readable within the last probe interval is not looked at again."""
         oldest = time.monotonic() - self.interval
         unseen = [layer for layer in dict.fromkeys(layers) if self._seen.get(layer, float("-inf")) < oldest]
         if not unseen:
             return None
-        if refusal := self._refusal():
-            return refusal
+        for layer in unseen:
+            if refusal := self._refusal(layer):
+                return _naming(layer, refusal)
         return self._look(unseen)
 
     def saw(self, layer: Digest) -> None:
         """Notes that a layer was read just now."""
         now = time.monotonic()
-        if len(self._seen) > 10_000:
-            self._seen = {digest: at for digest, at in self._seen.items() if at > now - self.interval}
-        self._seen[layer] = now
+        with self._lock:
+            if len(self._seen) > _MOST_SEEN:
+                self._seen = {digest: at for digest, at in self._seen.items() if at > now - self.interval}
+            self._seen[layer] = now
+
+    def find_revision(self) -> int | None:
+        """The revision that is mounted, as the prober saw it last; to be called where a repository may be waited for,
+        as it is read here before the first probe. OSError as it comes."""
+        if time.monotonic() - self._revision_read > 2 * self.interval:
+            self._note_revision()
+        return self._revision
 
     def start_probing(self) -> None:
         """Starts the prober; `stop_probing` ends it."""
@@ -105,71 +142,117 @@ class GuardedRepository:
             since = f"has not answered for {time.monotonic() - health.since:.0f} s ({health.detail})"
             return Missing(Reason.BREAKER_OPEN, f"repository {self.name} {since}; it is probed all the time")
         if layer in self._suspects:
-            if self._suspects[layer] == mount_of(self.repository.layout.root):
-                return Missing(Reason.TIMEOUT, f"repository {self.name}: an earlier look at layer {layer} still hangs")
-            del self._suspects[layer]
+            return Missing(Reason.TIMEOUT, f"repository {self.name}: an earlier look at layer {layer} still hangs")
         return None
 
-    def _clearing(self, layer: Digest | None, work: Callable[[], T]) -> T:
-        """The work, after which, however late, nothing hangs on this layer any more."""
+    def _clearing(self, look: _Look, work: Callable[[], T]) -> T:
+        """The work, after which, however late, nothing hangs on its layer any more."""
         try:
             return work()
         finally:
-            if layer is not None:
-                self._suspects.pop(layer, None)
+            with self._lock:
+                look.ended = True
+                if look.layer is not None and look.mount == self._mounts:
+                    self._suspects.discard(look.layer)
 
-    def _hung(self, layer: Digest | None, problem: str) -> Missing:
-        if layer is not None:
-            self._suspects[layer] = mount_of(self.repository.layout.root)
-        self._breaker.hung(problem, layer)
-        return Missing(Reason.TIMEOUT, f"repository {self.name}: {problem}")
+    def _hung(self, look: _Look, problem: DeadlineExpired) -> Missing:
+        missing = Missing(Reason.TIMEOUT, f"repository {self.name}: {problem}")
+        if isinstance(problem, Crowded):
+            return missing
+        with self._lock:
+            is_of_now = look.mount == self._mounts
+            if look.layer is not None and is_of_now and not look.ended:
+                self._suspects.add(look.layer)
+        if is_of_now:
+            self._breaker.hung(str(problem), look.layer)
+        return missing
 
     def _failed(self, missing: Missing, began: float, layer: Digest | None) -> Missing:
         self._breaker.failed(missing.detail, time.monotonic() - began, layer)
         return missing
 
     def _look(self, layers: list[Digest]) -> Missing | None:
-        works = [partial(self._clearing, layer, partial(self.repository.find_layer, layer)) for layer in layers]
-        try:
-            answers = self._access.call_all(works)
-        except DeadlineExpired as error:
-            return self._hung(None, str(error))
+        began, looks = time.monotonic(), [_Look(layer, self._mounts) for layer in layers]
+        works = [
+            partial(self._clearing, look, partial(self.repository.find_layer, layer))
+            for look, layer in zip(looks, layers, strict=True)
+        ]
         unreadable = None
-        for layer, answer in zip(layers, answers, strict=True):
+        for layer, look, answer in zip(layers, looks, self._access.call_all(works), strict=True):
             try:
                 found: Layer | Missing = answer()
             except DeadlineExpired as error:
-                found = self._hung(layer, f"layer {layer}: {error}")
-            if isinstance(found, Missing):
-                unreadable = unreadable or found
+                found = self._hung(look, error)
             else:
-                self._breaker.answered()
-                self.saw(layer)
+                self._note(found, began)
+            if isinstance(found, Missing):
+                unreadable = unreadable or _naming(layer, found)
         return unreadable
+
+    def _note(self, found: Layer | Missing, began: float) -> None:
+        """What an answer about a layer says of the repository's health."""
+        if isinstance(found, Layer):
+            self.saw(found.digest)
+        if isinstance(found, Layer) or found.reason in _GOOD_ANSWERS:
+            self._breaker.answered()
+        else:
+            self._breaker.failed(found.detail, time.monotonic() - began)
 
     def _probe_regularly(self) -> None:
         hanging: dict[str, threading.Event] = {}
+        last = mount_of(self.repository.layout.root)
         while not self._stop.wait(self.interval):
             hanging = {mount: done for mount, done in hanging.items() if not done.is_set()}
             mount = mount_of(self.repository.layout.root)
-            if mount in hanging or len(hanging) > 32:
+            if mount != last:
+                last = mount
+                self._forget_hangs()
+            if mount in hanging or len(hanging) > _MOST_HANGING:
                 continue
             done = threading.Event()
-            threading.Thread(target=self._probe, args=(done,), name="probe", daemon=True).start()
-            if not done.wait(self.deadline):
+            threading.Thread(target=self._probe, args=(done, self._mounts), name="probe", daemon=True).start()
+            if not self._is_answered(done, mount):
                 hanging[mount] = done
-                self._breaker.open_now(f"no answer within {self.deadline:g} s")
 
-    def _probe(self, done: threading.Event) -> None:
-        """One look at the layers' directory."""
+    def _is_answered(self, done: threading.Event, mount: str) -> bool:
+        """Waits for a probe, at most for the deadline, which opens the breaker; less where another mount comes."""
+        end = time.monotonic() + self.deadline
+        while not done.wait(min(self.interval, max(0.0, end - time.monotonic()))):
+            if mount_of(self.repository.layout.root) != mount:
+                return False
+            if time.monotonic() >= end:
+                self._breaker.open_now(f"no answer within {self.deadline:g} s")
+                return False
+        return True
+
+    def _forget_hangs(self) -> None:
+        """Another mount: what hung on the last one may hang for ever, and means nothing for this one."""
+        with self._lock:
+            self._mounts += 1
+            self._suspects.clear()
+
+    def _probe(self, done: threading.Event, mount: int) -> None:
+        """One look at the layers' directory, and at the revision."""
         problem = ""
         try:
             with os.scandir(self.repository.layout.layers) as names:
                 next(names, None)
+            self._note_revision()
         except OSError as error:
             problem = f"{self.repository.layout.layers}: {error.strerror}"
-        self._breaker.probed(problem)
+        if mount == self._mounts:
+            self._breaker.probed(problem)
         done.set()
+
+    def _note_revision(self) -> None:
+        self._revision = self.repository.find_revision()
+        self._revision_read = time.monotonic()
+
+
+def _naming(layer: Digest, missing: Missing) -> Missing:
+    """The same, with the layer in its sentence."""
+    named = str(layer) in missing.detail
+    return missing if named else Missing(missing.reason, f"layer {layer}: {missing.detail}")
 
 
 def mount_of(path: Path, table: Path = Path("/proc/self/mountinfo")) -> str:

@@ -4,6 +4,7 @@ Everything here touches the repository and may wait for a network: on a node it 
 which gives it a deadline. A plain directory or an NFS path is as good as a CVMFS mount.
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -11,18 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfsrepo import xattrs
+from cvmfsrepo.contained import holder_of, listed_directory, opened_file
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound
 from cvmfsrepo.layout import Layout, layer_of_target
 from cvmfsrepo.oci import Manifest, Reference, parse_manifest
 from cvmfsrepo.outline import Outline, outline_of
 from cvmfsrepo.reasons import Reason, reason_of
-from cvmfsrepo.tree import Head, Record, decode, decode_head
+from cvmfsrepo.tree import NAMES_LIMIT, Head, Record, decode, decode_head
 from cvmfsrepo.walk import outline_by_walk
 
 _HEAD_CHUNK = 128 << 10
-_RECORD_LIMIT = 1 << 30
+_RECORD_LIMIT = 256 << 20
 _METADATA_LIMIT = 64 << 20
+_PATHS_LIMIT = 256 << 20
+"""Bytes of the paths of a layer's markers together with those of the directories above them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class Repository:
         proves nothing."""
         path = self.layout.layerfs(digest)
         try:
-            self._read_first_entry(path)
+            with listed_directory(self.layout.root, path) as directory, os.scandir(directory) as names:
+                next(names, None)
         except FileNotFoundError:
             return self.why_missing(f"layer {digest}")
         except OSError as error:
@@ -72,11 +77,12 @@ class Repository:
         """The layer of a diff id, where the publisher left a link; None where it did not or the link is not one of
         its making. Raises OSError where the repository does not answer."""
         try:
-            return layer_of_target(os.readlink(self.layout.diff_id_link(diff_id)))
+            with holder_of(self.layout.root, self.layout.diff_id_link(diff_id)) as (directory, name):
+                return layer_of_target(os.readlink(name, dir_fd=directory))
         except (FileNotFoundError, NotADirectoryError, InvalidArgument):
             return None
         except OSError as error:
-            if error.errno == 22:  # EINVAL: something that is not a link
+            if error.errno in (errno.EINVAL, errno.ELOOP):  # something that is not a link; a link on the way
                 return None
             raise
 
@@ -85,7 +91,7 @@ class Repository:
         this layer's; OSError where the repository does not answer."""
         path = self.layout.tree_record(digest)
         try:
-            with path.open("rb", buffering=_HEAD_CHUNK) as record:
+            with opened_file(self.layout.root, path, _HEAD_CHUNK) as record:
                 head = decode_head(record, f"tree record {path}")
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -94,7 +100,7 @@ class Repository:
     def find_record(self, digest: Digest) -> Record | None:
         """The layer's whole tree record, or None where it has none. Raises as `find_head`."""
         path = self.layout.tree_record(digest)
-        content = _read_limited(path, _RECORD_LIMIT)
+        content = self._read_limited(path, _RECORD_LIMIT)
         if content is None:
             return None
         record = decode(content, f"tree record {path}")
@@ -102,14 +108,23 @@ class Repository:
         return record
 
     def get_outline(self, digest: Digest, until: float) -> Outline:
-        """The layer's outline, from its record or else by a walk that gives up at `until` (of time.monotonic) with
-        WalkExpired."""
+        """The layer's outline, from its record or else by a walk. Raises as the two below."""
+        return self.find_outline(digest) or self.walk_outline(digest, until)
+
+    def find_outline(self, digest: Digest) -> Outline | None:
+        """The layer's outline from its record; None where it has none. Raises as `find_head`, and DataLoss where it is
+        more than a node should have to build."""
         head = self.find_head(digest)
-        return outline_of(head) if head else outline_by_walk(self.layout.layerfs(digest), until)
+        return _checked(outline_of(head), digest) if head else None
+
+    def walk_outline(self, digest: Digest, until: float) -> Outline:
+        """The layer's outline by a walk that gives up at `until` (of time.monotonic) with WalkExpired; OSError where
+        the repository does not answer, DataLoss as above."""
+        return _checked(outline_by_walk(self.layout.layerfs(digest), until), digest)
 
     def get_image(self, reference: Reference) -> Image:
         path = self.layout.manifest_json(reference)
-        content = _read_limited(path, _METADATA_LIMIT)
+        content = self._read_limited(path, _METADATA_LIMIT)
         if content is None:
             raise NotFound("image", str(reference), f"is not published in {self.name}")
         return Image(reference, parse_manifest(content, f"manifest {path} of image"))
@@ -117,7 +132,7 @@ class Repository:
     def get_blob(self, digest: Digest) -> bytes:
         """A manifest or config, byte for byte, verified."""
         path = self.layout.blob(digest)
-        content = _read_limited(path, _METADATA_LIMIT)
+        content = self._read_limited(path, _METADATA_LIMIT)
         if content is None:
             raise NotFound("blob", str(digest), f"is not kept in {self.name}")
         if Digest.of(content) != digest:
@@ -134,7 +149,7 @@ class Repository:
     def find_revision(self) -> int | None:
         """The CVMFS revision that is mounted, or None where this is not a CVMFS mount."""
         value = xattrs.read(self.layout.root, "user.revision")
-        return int(value) if value is not None and value.isdigit() else None
+        return int(value) if value is not None and value.isdigit() and len(value) <= 18 else None
 
     def _walk_registry(self, registry: str, directory: Path, prefix: str) -> Iterator[Reference]:
         for name in _names(directory):
@@ -148,13 +163,15 @@ class Repository:
             elif (directory / name).is_dir() and not (directory / name).is_symlink():
                 yield from self._walk_registry(registry, directory / name, f"{prefix}{name}/")
 
-    def _read_first_entry(self, path: Path) -> None:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def _read_limited(self, path: Path, limit: int) -> bytes | None:
         try:
-            with os.scandir(directory) as names:
-                next(names, None)
-        finally:
-            os.close(directory)
+            with opened_file(self.layout.root, path) as file:
+                content = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if len(content) > limit:
+            raise DataLoss("file", str(path), f"is larger than {limit} bytes")
+        return content
 
     def why_missing(self, what: str) -> Missing:
         """Why something that has no name in the repository is not there: not published, or nothing is mounted."""
@@ -177,15 +194,15 @@ def _of_layer(head: Head, digest: Digest, path: Path) -> Head:
     return head
 
 
-def _read_limited(path: Path, limit: int) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if len(content) > limit:
-        raise DataLoss("file", str(path), f"is larger than {limit} bytes")
-    return content
+def _checked(outline: Outline, digest: Digest) -> Outline:
+    """A node makes a file of each marker and a directory of each name above it: hostile content must not fill it."""
+    marks = (*outline.whiteouts, *outline.opaques, *outline.hidden)
+    count = max(len(outline.whiteouts) + len(outline.opaques), len(outline.hidden))
+    if count > NAMES_LIMIT:
+        raise DataLoss("layer", str(digest), f"has {count} markers, and a node takes {NAMES_LIMIT}")
+    if sum(len(path) * (path.count(b"/") + 1) for path in (*marks, *outline.implied)) > _PATHS_LIMIT:
+        raise DataLoss("layer", str(digest), "has markers and directories with paths longer than a node takes")
+    return outline
 
 
 def _names(directory: Path) -> list[str]:

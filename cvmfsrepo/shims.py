@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import msgspec
 
 from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.outline import CATALOG, Outline
 from cvmfsrepo.tree import Entry
 from cvmfsrepo.whiteouts import ancestors
@@ -49,6 +50,9 @@ class Shim(msgspec.Struct, frozen=True):
         return Digest.of(msgspec.msgpack.encode(self, order="deterministic"))
 
 
+CATALOGS_LIMIT = 256
+"""Files of the image's own that are named like a catalog marker and copied into one shim, content included."""
+
 _PLAIN_DIRECTORY = stat.S_IFDIR | 0o755
 
 
@@ -66,9 +70,12 @@ def hide_shim(outline: Outline, below: Below) -> Shim:
     the device that hides this layer's marker would hide it too.
     """
     known = {entry.path: entry for entry in outline.directories}
-    hidden = _topmost(outline.hidden)
-    files = {path: found for path in hidden if (found := _own_catalog_below(outline, below, path))}
-    implied = [path for path in {b"", *outline.implied} if {path, *ancestors(path)}.isdisjoint(hidden)]
+    hidden, below = _topmost(outline.hidden), _shining_through(outline, below)
+    files = {path: found for path in hidden if (found := _own_catalog_below(below, path))}
+    if len(files) > CATALOGS_LIMIT:
+        raise DataLoss("layer", hidden[0], f"stands on more than {CATALOGS_LIMIT} files named like a catalog marker")
+    gone = frozenset(hidden)
+    implied = [path for path in {b"", *outline.implied} if gone.isdisjoint((path, *ancestors(path)))]
     inherited = _inherited(outline, below, implied)
     needed = {b"", *hidden, *inherited}
     directories = {above for path in needed for above in ancestors(path)} | {b"", *inherited}
@@ -94,17 +101,20 @@ def _topmost(paths: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(sorted(path for path in every if every.isdisjoint(ancestors(path))))
 
 
-def _ends_here(outline: Outline, path: bytes) -> bool:
-    """Whether the layer itself keeps the ones below from showing at a path."""
-    above = set(ancestors(path))
-    deleted = {*outline.whiteouts, *outline.devices}
-    return not (set(outline.opaques) - {b""}).isdisjoint(above) or not deleted.isdisjoint({path, *above})
+def _shining_through(outline: Outline, below: Below) -> Below:
+    """`below` without what the layer itself keeps from showing."""
+    opaques, deleted = frozenset(outline.opaques) - {b""}, frozenset((*outline.whiteouts, *outline.devices))
+
+    def look(path: bytes) -> Found | None:
+        above = ancestors(path)
+        ends_here = not opaques.isdisjoint(above) or not deleted.isdisjoint((path, *above))
+        return None if ends_here else below(path)
+
+    return look
 
 
-def _own_catalog_below(outline: Outline, below: Below, path: bytes) -> Found | None:
-    if posixpath.basename(path) != CATALOG or _ends_here(outline, path):
-        return None
-    found = below(path)
+def _own_catalog_below(below: Below, path: bytes) -> Found | None:
+    found = below(path) if posixpath.basename(path) == CATALOG else None
     return found if found and stat.S_ISREG(found.entry.mode) else None
 
 
@@ -115,18 +125,12 @@ def _inherited(outline: Outline, below: Below, implied: Iterable[bytes]) -> dict
     for path in sorted(implied):
         above = posixpath.dirname(path)
         parent = taken.get(above) or known.get(above)
-        if found := _directory_below(outline, below, path):
+        found = below(path)
+        if found and found.entry.is_directory:
             taken[path] = found.entry
         elif path in known and parent and parent.mode & stat.S_ISGID and known[path].gid != parent.gid:
             taken[path] = msgspec.structs.replace(known[path], gid=parent.gid)
     return taken
-
-
-def _directory_below(outline: Outline, below: Below, path: bytes) -> Found | None:
-    if _ends_here(outline, path):
-        return None
-    found = below(path)
-    return found if found and found.entry.is_directory else None
 
 
 def _directory(path: bytes, own: Entry | None, inherited: Entry | None) -> Entry:

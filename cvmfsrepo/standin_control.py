@@ -1,11 +1,7 @@
-"""The stand-in's control socket: a JSON object a line, an object back, `error` in it if it was not understood.
+"""The stand-in's control socket: a JSON object a line, an object back, with `error` in it if that went wrong.
 
-    {"do": "counters"}                                        operations so far, by name and by path
-    {"do": "reset"}                                           count from nothing
-    {"do": "fault", "kind": …, "path": …, "seconds": …, "operations": […]}    switch a fault on; all but kind may lack
-    {"do": "clear", "path": …}                                switch off what was switched on with this path, or all
-    {"do": "held"}                                            how many calls wait now
-    {"do": "publish", "revision": …, "hide": […], "show": […], "after": …}    a new revision, seen after that many seconds
+The classes below are what can be said: {"do": "clear", "path": "/.layers"} is a `Clear`, {"do": "fault", "kind": …} a
+`SwitchOn`.
 """
 
 import json
@@ -16,66 +12,89 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cvmfsrepo.faults import Fault, Kind
 
 if TYPE_CHECKING:
     from cvmfsrepo.standin import StandIn
 
-KNOWN = "say counters, reset, fault, clear, held or publish"
+
+class Request(msgspec.Struct, tag_field="do", tag=str.lower, forbid_unknown_fields=True):
+    """One object: `do` says which of the following."""
+
+
+class Counters(Request):
+    """Operations so far, by name and by path."""
+
+
+class Reset(Request):
+    """Count from nothing."""
+
+
+class Held(Request):
+    """How many calls a fault holds now."""
+
+
+class Clear(Request):
+    """Switch off the faults that were switched on with this path, or all."""
+
+    path: str | None = None
+
+
+class Publish(Request):
+    """A new revision, the next if none is named, seen `after` so many seconds: paths hidden, and shown again."""
+
+    revision: int | None = None
+    hide: list[str] = []
+    show: list[str] = []
+    after: float = 0.0
+
+
+class SwitchOn(Request, tag="fault"):
+    """Switch a fault on; see there."""
+
+    kind: Kind
+    path: str = "/"
+    seconds: float | None = None
+    operations: list[str] = []
 
 
 def answer(standin: "StandIn", line: bytes) -> dict[str, Any]:
-    """One request."""
+    """One request on one line."""
     try:
-        request = json.loads(line)
-    except ValueError as error:
-        return {"error": f"request {line!r}: not JSON ({error}); send one object a line"}
-    try:
+        request = msgspec.convert(json.loads(line), Counters | Reset | Held | Clear | Publish | SwitchOn)
         return _answer(standin, request)
-    except (ValueError, TypeError, LookupError) as error:
-        return {"error": f"request {request!r}: not known ({error}); {KNOWN}"}
+    except ValueError as error:
+        known = "say counters, reset, fault, clear, held or publish, in one JSON object a line"
+        return {"error": f"request {line!r}: not understood ({error}); {known}"}
+    except OSError as error:
+        return {"error": str(error)}
 
 
-def _answer(standin: "StandIn", request: object) -> dict[str, Any]:
+def _answer(standin: "StandIn", request: Request) -> dict[str, Any]:
     match request:
-        case {"do": "counters"}:
+        case Counters():
             return standin.counters.read()
-        case {"do": "reset"}:
-            standin.counters.reset()
-        case {"do": "fault", "kind": str(kind), **rest}:
-            standin.faults.add(parse_fault(kind, **rest))
-        case {"do": "clear", **rest}:
-            standin.faults.clear(wire(rest["path"]) if "path" in rest else None)
-        case {"do": "held"}:
+        case Held():
             return {"held": standin.faults.held}
-        case {"do": "publish", **rest}:
-            _later(float(rest.pop("after", 0)), _publication(standin, **rest))
-        case _:
-            raise ValueError("no such thing to do")
+        case Reset():
+            standin.counters.reset()
+        case SwitchOn(kind, path, seconds, operations):
+            standin.faults.add(Fault(kind, wire(path), seconds, frozenset(operations)))
+        case Clear(path):
+            standin.faults.clear(path and wire(path))
+        case Publish(revision, hide, show, after):
+            hidden, shown = frozenset(map(wire, hide)), frozenset(map(wire, show))
+            _later(after, lambda: standin.publish(revision, hidden, shown))
     return {}
-
-
-def parse_fault(kind: str, path: str = "/", seconds: float | None = None, operations: tuple[str, ...] = ()) -> Fault:
-    """A fault as JSON has it; TypeError or ValueError for anything odd."""
-    length = None if seconds is None else float(seconds)
-    return Fault(Kind(kind), wire(path), length, frozenset(operations))
 
 
 def wire(path: str) -> str:
     """A path as os.fsdecode gives it, the way libfuse sends it to us: a character a byte."""
     if not path.startswith("/"):
-        raise ValueError(f"path {path!r} does not begin at the repository's root with /")
+        raise ValueError(f"path {path!r} does not begin with /, the repository's root")
     return os.fsencode(path).decode("latin-1")
-
-
-def _publication(
-    standin: "StandIn", revision: int | None = None, hide: tuple[str, ...] = (), show: tuple[str, ...] = ()
-) -> Callable[[], None]:
-    """Checked now, to be carried out when its time has come."""
-    if revision is not None and type(revision) is not int:
-        raise ValueError(f"revision {revision!r} is no whole number")
-    hidden, shown = frozenset(map(wire, hide)), frozenset(map(wire, show))
-    return lambda: standin.publish(revision, hidden, shown)
 
 
 def _later(seconds: float, work: Callable[[], None]) -> None:

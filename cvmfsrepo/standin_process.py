@@ -42,7 +42,8 @@ def end_with_parent(pid: int) -> None:
 
 def forget_names(mountpoint: Path) -> None:
     """Make the kernel forget the names that it remembers and nobody uses, above all those that did not exist. A real
-    client names each of them; fusepy has no way to do so, and a remount without any change drops them all."""
+    client names each of them; fusepy has no way to do so, and a remount without any change drops them all. A name in
+    use (open, mounted, a working directory) and those above it stay until their time is over, but only for a stat."""
     flags = ctypes.c_ulong(MS_REMOUNT | MS_RELATIME | READ_ONLY_NOSUID_NODEV)
     if _libc.mount(None, os.fsencode(mountpoint), None, flags, None):
         number = ctypes.get_errno()
@@ -60,7 +61,7 @@ _kept: list[object] = []
 
 
 def ask_for_parallel_lookups(libfuse: ctypes.CDLL) -> None:
-    """To be called from the operation `init`: the answer that libfuse is about to give to the kernel gets one flag more.
+    """To be called from the operation `init`: the answer that libfuse then gives to the kernel gets one flag more.
 
     Without it the kernel takes the lookups and listings of one directory one by one, and one that stalls blocks the
     whole directory, for the root's the whole mount. A real client sets it through libfuse3; libfuse2, which fusepy

@@ -29,6 +29,10 @@ FORMAT = "cvmfs-layer-tree"
 VERSION = 1
 FRAME_LIMIT = 256 << 20
 """Bytes that a frame may unpack to: a record is repository content and may lie about its size."""
+HEAD_LIMIT = 32 << 20
+"""The same for the head, which every node reads: 30 KB of it could else become gigabytes of memory."""
+NAMES_LIMIT = 50_000
+"""Deletions that a layer may have, and names that publication may have added to it: each becomes a file on the node."""
 _STEP = 1 << 10
 """Bytes unpacked at a time; four of them can stand for 128 KiB, so a lie is seen 32 MiB later at the latest."""
 
@@ -37,6 +41,7 @@ _Mode = Annotated[int, msgspec.Meta(ge=0, le=0o177777)]
 _Id = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)]
 _Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_Paths = Annotated[tuple[bytes, ...], msgspec.Meta(max_length=NAMES_LIMIT)]
 
 
 class Notation(StrEnum):
@@ -82,10 +87,10 @@ class Head(msgspec.Struct, frozen=True):
     layer: str
     diff_id: str
     notation: Notation
-    whiteouts: tuple[bytes, ...] = ()
-    opaques: tuple[bytes, ...] = ()
-    extras: tuple[bytes, ...] = ()
-    own_catalogs: tuple[bytes, ...] = ()
+    whiteouts: _Paths = ()
+    opaques: _Paths = ()
+    extras: _Paths = ()
+    own_catalogs: _Paths = ()
     directories: tuple[Entry, ...] = ()
     witnesses: tuple[Entry, ...] = ()
     entries: int = 0
@@ -161,15 +166,15 @@ def decode_head(record: bytes | BinaryIO, thing: str = "tree record") -> Head:
     """The head alone, reading no more of a record than its beginning; DataLoss says what is wrong with another
     input."""
     stream = io.BytesIO(record) if isinstance(record, bytes) else record
-    return _head(_frame(stream.read, thing)[0], thing)
+    return _head(_frame(stream.read, thing, HEAD_LIMIT)[0], thing)
 
 
 def decode(content: bytes, thing: str = "tree record") -> Record:
     """A whole record, checked; DataLoss says what is wrong with another input."""
     stream = io.BytesIO(content)
-    first, ahead = _frame(stream.read, thing)
+    first, ahead = _frame(stream.read, thing, HEAD_LIMIT)
     head = _head(first, thing)
-    second, _ = _frame(io.BytesIO(ahead + stream.read()).read, thing)
+    second, _ = _frame(io.BytesIO(ahead + stream.read()).read, thing, FRAME_LIMIT)
     try:
         entries = msgspec.msgpack.decode(second, type=tuple[Entry, ...])
     except _UNREADABLE as error:
@@ -230,13 +235,13 @@ def check_path(path: bytes, thing: str) -> None:
         raise DataLoss(thing, path, "is a path that leaves the layer or is not in its plain form")
 
 
-def _frame(read: Callable[[int], bytes], thing: str) -> tuple[bytes, bytes]:
+def _frame(read: Callable[[int], bytes], thing: str, limit: int) -> tuple[bytes, bytes]:
     """The first zstd frame, unpacked, and what was read beyond it."""
     chunk = read(_STEP)
     try:
         size = zstandard.get_frame_parameters(chunk).content_size
-        if size > FRAME_LIMIT:
-            raise DataLoss(thing, size, f"unpacks to more than {FRAME_LIMIT} bytes or does not say its size")
+        if size > limit:
+            raise DataLoss(thing, size, f"unpacks to more than {limit} bytes or does not say its size")
         reader, unpacked = zstandard.ZstdDecompressor().decompressobj(), bytearray()
         while chunk and len(unpacked) <= size:
             unpacked += reader.decompress(chunk)

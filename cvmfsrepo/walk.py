@@ -15,9 +15,13 @@ from enum import Enum, auto
 from pathlib import Path
 
 from cvmfsrepo import xattrs
+from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.outline import CATALOG, Outline, Source
-from cvmfsrepo.tree import Entry
+from cvmfsrepo.tree import NAMES_LIMIT, Entry
 from cvmfsrepo.whiteouts import Markers, ancestors, is_oci_marker, is_overlay_whiteout
+
+DIRECTORIES_LIMIT = 1_000_000
+"""What a walk keeps in memory."""
 
 LONGEST_INGEST = 600
 """Seconds by which an implied directory may be older than the catalog marker that the same ingest wrote last."""
@@ -28,7 +32,8 @@ class WalkExpired(Exception):
 
 
 def outline_by_walk(layerfs: Path, until: float) -> Outline:
-    """Walks the layer once. Gives up with WalkExpired when `time.monotonic()` passes `until`; OSError as it comes."""
+    """Walks the layer once. Gives up with WalkExpired when `time.monotonic()` passes `until`; DataLoss where it would
+    fill the memory; OSError as it comes."""
     base = os.fsencode(layerfs)
     markers, catalogs, devices, modes = list[bytes](), list[bytes](), list[bytes](), dict[bytes, os.stat_result]()
     for path, kind in _names(base, until):
@@ -41,6 +46,9 @@ def outline_by_walk(layerfs: Path, until: float) -> Outline:
             markers.append(path)
         elif name == CATALOG and kind is not _Kind.DIRECTORY:
             catalogs.append(path)
+        if len(markers) > NAMES_LIMIT or len(modes) > DIRECTORIES_LIMIT:
+            problem = f"has more than {NAMES_LIMIT} markers or {DIRECTORIES_LIMIT} directories"
+            raise DataLoss("layer", os.fsdecode(layerfs), f"{problem}, and a node takes no more")
     hidden = {*markers, *catalogs, CATALOG} - set(devices)
     implied = _implied(base, modes, CATALOG in catalogs)
     deleted = Markers.of_oci_names(markers)

@@ -8,10 +8,12 @@ from enum import Enum, auto
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.compare import entry_at
+from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.shims import Found
 from cvmfsrepo.whiteouts import OVERLAY_OPAQUE_NAMES, ancestors, is_overlay_whiteout
 
-_CONTENT_LIMIT = 1 << 20
+_CONTENT_LIMIT = 64 << 10
+"""Bytes of a file that is named like a catalog marker; those that mark a catalog are empty."""
 
 
 class _Step(Enum):
@@ -54,5 +56,8 @@ def _look(lower: bytes, path: bytes) -> Found | _Step:
 
 
 def _content(path: bytes) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_CONTENT_LIMIT)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+        content = file.read(_CONTENT_LIMIT + 1)
+    if len(content) > _CONTENT_LIMIT:
+        raise DataLoss("file", path, f"is named like a catalog marker and has more than {_CONTENT_LIMIT} bytes")
+    return content

@@ -31,6 +31,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
 
     root: str = "/var/lib/containerd-cvmfs-grpc"
     address: str = "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock"
+    socket_group: str = ""
     log_level: str = "info"
     repository: str | None = None
     absolute_mountpoint: str = ""
@@ -61,7 +62,7 @@ def parse(text: bytes, path: Path) -> Config:
     """A configuration, checked; `path` names it in errors."""
     try:
         config = msgspec.toml.decode(text, type=Config)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # the last two are tomllib's
         remedy = "every key and its default is explained in config/config.toml of the project"
         raise InvalidArgument("configuration file", str(path), str(error), remedy) from None
     check(config)

@@ -3,13 +3,15 @@
 SQLite, write-ahead log. `application_id` says that a file is ours, `user_version` which schema it has.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
-from cvmfsrepo.errors import DataLoss, FailedPrecondition
+from cvmfsrepo.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
+from snapshotter.backup import APPLICATION_ID, BACKUP_ID, find_header, restore_advice
+from snapshotter.faults import of_sqlite
 from snapshotter.metastore import Metastore, connect
 
-APPLICATION_ID = 0x43564653
 SCHEMA_VERSION = 1
 _HEADER_BYTES = 100
 """SQLite takes a shorter file for an empty one, and writes over it."""
@@ -36,8 +38,8 @@ CREATE TABLE snapshots (
     revision INTEGER,                       -- of the repository when the layer was first served
     miss TEXT NOT NULL                      -- why the layer was not served: reason and sentence, or ""
 ) STRICT;
-CREATE INDEX snapshots_parent ON snapshots(parent_id);
-CREATE INDEX snapshots_target ON snapshots(target);
+CREATE INDEX snapshots_parent ON snapshots(parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX snapshots_target ON snapshots(target) WHERE target IS NOT NULL;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -46,9 +48,10 @@ COMMIT;
 
 def open_database(path: Path) -> Metastore:
     """The metastore at `path`, made if there is none. Refuses a file that is damaged, is not ours or was written by
-    a newer version; the file stays as it is."""
+    a newer version, and says where a backup is and how old; the file stays as it is."""
     if path.is_file() and 0 < path.stat().st_size < _HEADER_BYTES:
-        raise DataLoss("database", str(path), "is cut short", _RESTORE)
+        raise DataLoss("database", str(path), "is cut short", restore_advice(path))
+    _check_log(path)
     try:
         connection = connect(path, _PATIENCE)
         try:
@@ -61,36 +64,57 @@ def open_database(path: Path) -> Metastore:
         raise _refusal(path, error) from None
 
 
+def _check_log(path: Path) -> None:
+    """SQLite plays a log that it finds into any database. A backup has none until it is first opened."""
+    header, log = find_header(path), Path(f"{path}-wal")
+    if header and header.application_id == BACKUP_ID and not header.write_ahead and log.exists():
+        raise FailedPrecondition(
+            "database", str(path), "is a backup put in place, beside the write-ahead log of the one before it",
+            f"rm -f {log} {path}-shm",
+        )  # fmt: skip
+
+
 def _check_or_create(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if (application, version, tables) == (0, 0, 0):
+        connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_SCHEMA)
         return
-    if application != APPLICATION_ID:
+    if application not in (APPLICATION_ID, BACKUP_ID):
         raise FailedPrecondition(
             "database", str(path), "was not made by cvmfs-snapshotter",
-            "move the file away, or start with another --root",
+            f"move the file away and {restore_advice(path)}; or start with another --root",
         )  # fmt: skip
     if version > SCHEMA_VERSION:
         raise FailedPrecondition(
             "database", str(path), f"has schema {version}, and this version reads up to {SCHEMA_VERSION}",
-            "start the newer cvmfs-snapshotter again, or restore a backup made before the upgrade",
+            f"start the newer cvmfs-snapshotter again, or {restore_advice(path, SCHEMA_VERSION)}",
         )  # fmt: skip
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise DataLoss("database", str(path), f"is damaged ({verdict})", _RESTORE)
+        raise DataLoss("database", str(path), f"is damaged ({verdict.splitlines()[-1]})", restore_advice(path))
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        model.executescript(_SCHEMA)
+        if _shape(connection) != _shape(model):
+            raise DataLoss("database", str(path), "does not have the tables of its schema", restore_advice(path))
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
-_RESTORE = "restore a backup of it, or drain the node's images from containerd and start with an empty --root"
+def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    """The columns of our table and its indices; order and comments aside."""
+    columns = connection.execute("SELECT name, type, \"notnull\", pk FROM pragma_table_info('snapshots')").fetchall()
+    return sorted([*columns, *connection.execute("SELECT name FROM pragma_index_list('snapshots')").fetchall()])
 
 
 def _refusal(path: Path, error: sqlite3.DatabaseError) -> Exception:
-    text = str(error)
-    if "locked" in text or "busy" in text:
+    known = of_sqlite(getattr(error, "sqlite_errorcode", 0), str(error), path)
+    if isinstance(known, Unavailable) and error.sqlite_errorname.startswith("SQLITE_BUSY"):
         return FailedPrecondition("database", str(path), "is locked by another process", "stop that process first")
-    if "unable to open" in text or "readonly" in text:
-        return FailedPrecondition("database", str(path), f"cannot be written ({text})", "check the owner and the mount")
-    return DataLoss("database", str(path), f"cannot be read ({text})", _RESTORE)
+    if isinstance(known, Unavailable):
+        problem = f"cannot be written ({error})"
+        return FailedPrecondition("database", str(path), problem, "check the owner, the mount and the kernel's log")
+    if isinstance(known, ResourceExhausted | FailedPrecondition):
+        return known
+    return DataLoss("database", str(path), f"cannot be read ({error})", restore_advice(path))

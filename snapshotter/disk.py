@@ -3,6 +3,7 @@
     <root>/snapshots/<id>/fs      upper directory of a local snapshot, or a link to a repository's layer
     <root>/snapshots/<id>/work    overlayfs's work directory of an active snapshot
     <root>/snapshots/<id>/h, w    links to the shims above and below a repository's layer
+    <root>/snapshots/<id>/kept    says that a restored database does not know the snapshot, and it is kept
     <root>/snapshots/new-*, old-* being staged, being removed
 
 A repository's layer is a link and never a mount: nothing to restore after a restart, nothing to unmount, and removing
@@ -18,10 +19,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvmfsrepo.errors import DataLoss
 from snapshotter.metastore import Record, Remote
 from snapshotter.snapshots import Usage
 
-_STAGING, _ASIDE = "new-", "old-"
+_STAGING, _ASIDE, _KEPT = "new-", "old-", "kept"
+_MOST_DIGITS = 15
+"""Of a directory's number: what has more was never ours."""
+
+_WHY_KEPT = b"""This snapshot is newer than the database that was restored, which does not know it.
+It may be removed when no container uses it: /proc/*/mountinfo does not name it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,9 @@ class Ownership:
     mode: int
     uid: int
     gid: int
+
+
+LOST_REMEDY = "remove the images that use it from containerd and pull them again"
 
 
 class Staged:
@@ -45,7 +56,7 @@ class Staged:
         try:
             os.rename(self._path, target)
         except OSError:
-            if not target.exists():
+            if not target.exists() or (target / _KEPT).exists():
                 raise
             remove_tree(target)
             os.rename(self._path, target)
@@ -56,7 +67,7 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.snapshots = root / "snapshots"
+        self.snapshots, self.shims = root / "snapshots", root / "shims"
 
     def directory(self, number: int) -> str:
         return f"{self.snapshots}/{number}"
@@ -100,9 +111,9 @@ class Disk:
         """Stages a snapshot that shows a repository's layer."""
         with self._staged() as path:
             (path / "fs").symlink_to(layer)
-            (path / "h").symlink_to(f"../../shims/{remote.hide}")
+            (path / "h").symlink_to(shim_link(remote.hide))
             if remote.white:
-                (path / "w").symlink_to(f"../../shims/{remote.white}")
+                (path / "w").symlink_to(shim_link(remote.white))
             yield Staged(path, self.snapshots)
 
     def ownership(self, chain: list[Record]) -> Ownership:
@@ -110,7 +121,11 @@ class Disk:
         for the shim above a layer has the metadata of the layer's root."""
         if not chain:
             return Ownership(0o755, os.geteuid(), os.getegid())
-        status = os.stat(self.lowers(chain[:1])[0])
+        lower = self.lowers(chain[:1])[0]
+        try:
+            status = os.stat(lower)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataLoss("snapshot", chain[0].info.name, f"has lost {lower}", LOST_REMEDY) from None
         return Ownership(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
     def usage(self, number: int) -> Usage:
@@ -120,19 +135,40 @@ class Disk:
     def remove(self, number: int) -> None:
         remove_tree(Path(self.directory(number)))
 
-    def set_aside(self, known: Iterable[int]) -> list[Path]:
+    def set_aside(self, known: Iterable[int], last: int | None = None) -> list[Path]:
         """Gives directories whose number no record has a name that no snapshot can get, for a number that a failed
-        transaction gave back is given again. The caller removes what is answered, outside the transaction."""
-        needed = {str(number) for number in known}
-        for name in os.listdir(self.snapshots):
-            if name.isdigit() and name not in needed:
-                (self.snapshots / name).rename(self.snapshots / f"{_ASIDE}{name}")
+        transaction gave back is given again. The caller removes what is answered, outside the transaction. What is
+        more than one above the `last` number given away was never ours."""
+        for number in self.numbers().difference(known):
+            directory = self.snapshots / str(number)
+            if not self.is_kept(directory.name) and (last is None or number <= last + 1):
+                directory.rename(self.snapshots / f"{_ASIDE}{number}")
         return list(self.snapshots.glob(f"{_ASIDE}*"))
+
+    def numbers(self) -> set[int]:
+        """Numbers of the directories that are there."""
+        return {number for name in os.listdir(self.snapshots) if (number := _number(name)) is not None}
+
+    def keep(self, number: int) -> None:
+        """Keeps a directory that no record has, over restarts, until a person removes it."""
+        directory = self.snapshots / str(number)
+        if directory.is_dir():
+            (directory / _KEPT).write_bytes(_WHY_KEPT)
+            persist(directory)
+
+    def is_kept(self, name: str) -> bool:
+        return (self.snapshots / name / _KEPT).exists()
+
+    def kept_shims(self, known: Iterable[int]) -> set[str]:
+        """Keys of the shims that kept snapshots stand on, which no record has."""
+        kept = [self.snapshots / str(number) for number in self.numbers().difference(known)]
+        links = [directory / name for directory in kept for name in ("h", "w")]
+        return {os.path.basename(os.readlink(link)) for link in links if link.is_symlink()}
 
     def abandoned(self) -> list[Path]:
         """Staged directories, and those set aside. Only at the start are all of them a dead process's."""
         names = os.listdir(self.snapshots)
-        return [self.snapshots / name for name in names if name.startswith((_STAGING, _ASIDE))]
+        return [self.snapshots / name for name in names if is_staging(name)]
 
     @contextlib.contextmanager
     def _staged(self) -> Iterator[Path]:
@@ -144,10 +180,38 @@ class Disk:
             raise
 
 
+def is_staging(name: str) -> bool:
+    """Whether a directory below `snapshots` is being made or removed."""
+    return name.startswith((_STAGING, _ASIDE))
+
+
+def shim_link(key: str) -> str:
+    """What a snapshot's link to a shim says."""
+    return f"../../shims/{key}"
+
+
+def persist(directory: Path) -> None:
+    """Brings what was made in a directory to the disk: a record that is committed later needs it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _number(name: str) -> int | None:
+    """The number that is a directory's whole name, written as we write it."""
+    if len(name) > _MOST_DIGITS or not (name.isascii() and name.isdigit()) or name.startswith("0"):
+        return None
+    return int(name)
+
+
 def remove_tree(path: Path) -> None:
     """Removes a directory of ours and what is below it; links are removed, not followed. Gone already is fine."""
     try:
         shutil.rmtree(path)
+    except NotADirectoryError:  # made by hand
+        path.unlink()
     except FileNotFoundError:
         if path.exists():
             remove_tree(path)

@@ -18,6 +18,9 @@ IMAGE_LAYERS = "containerd.io/snapshot/cri.image-layers"
 
 DIFF_ID = "containerd.io/snapshot/diff-id"
 
+MAPPINGS = ("containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping")
+"""The caller will show the layer with other owners."""
+
 REMOTE = "containerd.io/snapshot/remote"
 """Set on committed snapshots that show a repository's layer; stargz's label, so that tools know it."""
 
@@ -51,6 +54,7 @@ def wanted_layer(labels: Mapping[str, str]) -> Wanted | None:
     except InvalidArgument as error:
         return Wanted(target, image=image, problem=Missing(Reason.BAD_LABEL, str(error)))
     problem = None if layer or diff_id else _NO_LABEL
+    problem = _MAPPED if any(labels.get(name) for name in MAPPINGS) else problem
     return Wanted(target, layer, diff_id, image, len(above), problem)
 
 
@@ -58,6 +62,11 @@ _NO_LABEL = Missing(
     Reason.NO_LAYER_LABEL,
     f"the labels name no layer digest: set disable_snapshot_annotations = false in containerd's CRI"
     f" configuration, or pull with a client that sends {LAYER_DIGEST}",
+)
+
+
+_MAPPED = Missing(
+    Reason.USERNS, "the labels ask for other owners (a user namespace), and a repository's layers cannot be mapped"
 )
 
 

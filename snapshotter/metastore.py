@@ -1,7 +1,7 @@
 """Names, kinds, parents and labels of snapshots, in SQLite. No file system.
 
 The rules of the contract that concern names and kinds are enforced here, inside the transaction that changes them.
-One writer at a time holds the turnstile; readers use a connection of their own thread and see the last commit.
+One writer at a time holds the turnstile; each read takes a connection of its own and sees the last commit.
 `synchronous=FULL`: a committed transaction survives a power cut.
 """
 
@@ -9,14 +9,15 @@ import contextlib
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from cvmfsrepo.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from snapshotter import labels as label
+from snapshotter.faults import RESTART, of_sqlite
 from snapshotter.filters import Filter
 from snapshotter.snapshots import Info, Kind, Usage
 
@@ -35,12 +36,14 @@ _CHAIN = (
 _LIST = f"SELECT {_COLUMNS}{_FROM}"
 _PAGE = 1000
 
+_MOST_IDLE = 16
+"""Connections for reading that are kept."""
+
 _labels_to_text = msgspec.json.Encoder().encode
 _labels_from_text = msgspec.json.Decoder(dict[str, str]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(msgspec.Struct, frozen=True):
     """The repository's layer that a committed snapshot shows, with the keys of its shims (`white` may be "") and
     the repository's revision at that time, if it has revisions."""
 
@@ -51,8 +54,7 @@ class Remote:
     revision: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A snapshot as it is kept: its public info, the number of its directory and what only we know of it."""
 
     id: int
@@ -77,44 +79,75 @@ class Metastore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._turnstile = threading.Lock()
-        self._connections = threading.local()
-        self._all: list[sqlite3.Connection] = []
-        self._writer = self._connect()
+        self._idle = deque[sqlite3.Connection]()
+        self._is_open = True
+        self._writer = connect(path)
 
     def close(self) -> None:
         """Closes every connection; the write-ahead log is folded into the database."""
         with self._turnstile:
-            for connection in self._all:
-                connection.close()
+            self._is_open = False
+            while self._idle:
+                self._idle.pop().close()
+            self._writer.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator["Transaction"]:
         """A write transaction: committed when the body ends, rolled back when it raises."""
         with self._turnstile:
-            self._writer.execute("BEGIN IMMEDIATE")
             try:
+                self._writer.execute("BEGIN IMMEDIATE")
                 yield Transaction(self._writer)
                 self._writer.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                    raise ResourceExhausted("database", str(self._path), "has no space left on its disk") from None
-                raise
+            except sqlite3.DatabaseError as error:
+                self._make_room()
+                raise _answer(error, self._path) from None
             finally:
-                if self._writer.in_transaction:  # SQLite has rolled back by itself after some errors
-                    self._writer.execute("ROLLBACK")
+                self._roll_back()
+
+    def _roll_back(self) -> None:
+        """Ends a transaction that failed, unless SQLite has done so by itself."""
+        with contextlib.suppress(sqlite3.DatabaseError):
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+
+    def _make_room(self) -> None:
+        """Brings the write-ahead log into the database, so that the next transaction writes over the log: where a
+        disk is full, a Remove is what makes space there, and it needs some for its record."""
+        self._roll_back()
+        with contextlib.suppress(sqlite3.DatabaseError):
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    @property
+    def changes(self) -> int:
+        """A number that is another one after each transaction that changed something."""
+        return self._writer.total_changes
+
+    def back_up(self, target: Path, application_id: int) -> None:
+        """Writes a copy of the last commit, with a mark of its own, while others read and write."""
+        try:
+            with contextlib.closing(connect(self._path)) as source, contextlib.closing(connect(target)) as copy:
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+                copy.execute(f"PRAGMA application_id = {application_id}")
+                (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _answer(error, self._path) from None
+        if verdict != "ok":
+            raise DataLoss("database", str(self._path), f"is damaged ({verdict.splitlines()[-1]})", RESTART)
 
     def get(self, name: str) -> Record:
-        row = self._reader().execute(_GET, (name,)).fetchone()
-        if row is None:
+        rows = self._read(_GET, name)
+        if not rows:
             raise _no_such(name)
-        return _record(row)
+        return _record(rows[0])
 
     def exists(self, name: str) -> bool:
-        return self._reader().execute("SELECT 1 FROM snapshots WHERE name = ?", (name,)).fetchone() is not None
+        return bool(self._read("SELECT 1 FROM snapshots WHERE name = ?", name))
 
     def get_chain(self, name: str) -> list[Record]:
         """The snapshot and its ancestors, the base last."""
-        rows = self._reader().execute(_CHAIN, (name,)).fetchall()
+        rows = self._read(_CHAIN, name)
         if not rows:
             raise _no_such(name)
         return [_record(row) for row in rows]
@@ -132,22 +165,33 @@ class Metastore:
         condition, values = _condition(wanted)
         statement, after = f"{_LIST}WHERE s.id > ?{condition} ORDER BY s.id LIMIT {_PAGE}", 0
         # A page is read whole: between two records the caller may ask for others, and must see what is there by then.
-        while rows := self._reader().execute(statement, (after, *values)).fetchall():
+        while rows := self._read(statement, after, *values):
             for record in map(_record, rows):
                 after = record.id
                 if wanted.matches(record.public_info):
                     yield record
 
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._connections, "reader", None)
-        if connection is None:
-            connection = self._connections.reader = self._connect()
-        return connection
+    def _read(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        with self._reader() as reader:
+            try:
+                return reader.execute(statement, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _answer(error, self._path) from None
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = connect(self._path)
-        self._all.append(connection)
-        return connection
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses now; kept afterwards, for opening one costs more than a read."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = connect(self._path)
+        try:
+            yield connection
+        finally:
+            if self._is_open and len(self._idle) < _MOST_IDLE:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
 
 class Transaction:
@@ -166,6 +210,7 @@ class Transaction:
         miss: str = "",
     ) -> int:
         """A new snapshot; answers its number. A committed one (a repository's layer) is made only with `remote`."""
+        _check_name(name)
         parent_id = self._parent_id(parent)
         now, none = time.time_ns(), Remote("", "", "", "", None)
         layer = remote or none
@@ -185,10 +230,11 @@ class Transaction:
     def commit_active(self, key: str, name: str, labels: Mapping[str, str], usage: Usage, rebase_on: str = "") -> None:
         """Turns the active snapshot `key` into the committed `name`. `rebase_on` gives a parent to one that has
         none; where it has one they must be equal."""
+        _check_name(name)
         row = self._connection.execute(_GET, (key,)).fetchone()
         if row is None:
             raise _no_such(key)
-        if name == key:
+        if self._connection.execute("SELECT 1 FROM snapshots WHERE name = ?", (name,)).fetchone():  # the key's own too
             raise AlreadyExists("snapshot", name, "exists already")
         active = _record(row)
         if active.info.kind is not Kind.ACTIVE:
@@ -223,9 +269,9 @@ class Transaction:
         return int(row[0])
 
     def set_labels(self, name: str, labels: Mapping[str, str]) -> Record:
-        """Replaces all labels."""
+        """Replaces all labels. A clock that was set back makes no snapshot older than its own making."""
         values = (_labels_to_text(dict(labels)).decode(), labels.get(label.TARGET), time.time_ns(), name)
-        statement = "UPDATE snapshots SET labels = ?, target = ?, updated = ? WHERE name = ?"
+        statement = "UPDATE snapshots SET labels = ?, target = ?, updated = max(?, created) WHERE name = ?"
         if self._connection.execute(statement, values).rowcount == 0:
             raise _no_such(name)
         return self.get(name)
@@ -239,6 +285,23 @@ class Transaction:
     def ids(self) -> set[int]:
         """Numbers of all snapshots: the directories that are needed."""
         return {int(row[0]) for row in self._connection.execute("SELECT id FROM snapshots")}
+
+    def last_number(self) -> int:
+        """The highest number that a committed transaction gave away."""
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'").fetchone()
+        return int(row[0]) if row else 0
+
+    def skip_to(self, number: int) -> None:
+        """Gives no number up to this one any more."""
+        self._connection.execute("DELETE FROM sqlite_sequence WHERE name = 'snapshots'")
+        self._connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('snapshots', ?)", (number,))
+
+    def application_id(self) -> int:
+        """The mark that says whose file it is, and whether it is a backup put in place."""
+        return int(self._connection.execute("PRAGMA application_id").fetchone()[0])
+
+    def set_application_id(self, mark: int) -> None:
+        self._connection.execute(f"PRAGMA application_id = {mark}")
 
     def shim_keys(self) -> set[str]:
         """Keys of all shims that a snapshot stands on."""
@@ -270,6 +333,11 @@ def connect(path: Path, patience: float = 30) -> sqlite3.Connection:
     return connection
 
 
+def _answer(error: sqlite3.DatabaseError, path: Path) -> Exception:
+    """What SQLite reports, as our error; what we did not foresee stays what it is."""
+    return of_sqlite(getattr(error, "sqlite_errorcode", 0), str(error), path) or error
+
+
 def _condition(wanted: Filter) -> tuple[str, tuple[str, ...]]:
     """The part of a filter that the database answers by an index: the look-up that follows each remote Prepare."""
     target = wanted.equalities().get(f"labels.{label.TARGET}")
@@ -283,6 +351,11 @@ def _record(row: tuple[object, ...]) -> Record:
     info = Info(Kind(kind), name, parent, created, updated, _labels_from_text(labels))  # type: ignore[arg-type]
     remote = Remote(repository, layer, hide, white, revision) if layer else None  # type: ignore[arg-type]
     return Record(id_, info, Usage(size, inodes), remote, miss)  # type: ignore[arg-type]
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise InvalidArgument("snapshot", name, "has no name", "give it a key")
 
 
 def _check_committed(parent: str, kind: Kind) -> None:

@@ -3,7 +3,8 @@
 - *fallback*: the layer is downloaded as any other, and the miss is said.
 - *require*: the Prepare is refused, and with it the pull; `allow-top = N` lets the N topmost layers be downloaded, for
   user images on published bases.
-- *wait*: the layer is looked for again for so many seconds, then one of the other two.
+- *wait*: the layer is looked for again for so many seconds, then one of the other two. Only so many Prepares wait at
+  one time, for each has a thread; one more is answered as if its time were over.
 """
 
 import fnmatch
@@ -19,6 +20,9 @@ from snapshotter.labels import Wanted
 
 WAIT_STEP = 0.5
 """Seconds between two looks for a layer that is waited for."""
+
+MOST_WAITING = 64
+"""Prepares that wait at one time; far less than the server has threads."""
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):

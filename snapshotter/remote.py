@@ -7,13 +7,14 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.guarded import GuardedRepository
-from cvmfsrepo.outline import Outline, Source
-from cvmfsrepo.reasons import Reason
+from cvmfsrepo.outline import Outline
+from cvmfsrepo.reasons import Reason, reason_of
 from cvmfsrepo.repository import Layer, Missing, Repository, deadline_in
 from cvmfsrepo.shims import Shim, hide_shim, white_shim
 from cvmfsrepo.walk import WalkExpired
@@ -23,11 +24,16 @@ from snapshotter.log import event
 from snapshotter.losses import find_losses
 from snapshotter.metastore import Remote
 from snapshotter.shimstore import ShimStore
+from snapshotter.walks import Walks
 
 _log = logging.getLogger(__name__)
 
 _WALK_SHARE = 0.9
-"""Of the deadline: a walk that gives up by itself still can say so before nobody waits any more."""
+"""Of the deadline, for which a Prepare waits for a walk: then it still can look what the layer stands on."""
+
+
+_MOST_HIDES = 10_000
+"""Places of layers whose shim is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class RemoteLayers:
 
     def __init__(self, repositories: Sequence[GuardedRepository], store: ShimStore) -> None:
         self._repositories = repositories
-        self._store = store
+        self._store, self._walks = store, Walks(store)
+        self._hides = _Hides(store)
 
     def find(self, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
         """The first repository's layer that is there, with its shims written; `lowers` are those that it will
@@ -64,14 +71,13 @@ class RemoteLayers:
             digests = [Digest(layer.layer) for layer in every if layer.repository == name]
             repository = next((known for known in self._repositories if known.name == name), None)
             if repository is None:
-                return Missing(Reason.UNMOUNTED, f"repository {name} is not configured any more")
+                return Missing(Reason.UNMOUNTED, f"layer {digests[0]}: repository {name} is not configured any more")
             if missing := repository.find_unreadable(digests):
                 return missing
         return None
 
     def _find_in(self, repository: GuardedRepository, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
-        until = deadline_in(_WALK_SHARE * repository.deadline)
-        found = repository.call(lambda: self._read(repository.repository, wanted, lowers, until), wanted.layer)
+        found = self._read_in(repository, wanted, lowers)
         if isinstance(found, Missing):
             return found
         repository.saw(found.layer.digest)
@@ -81,27 +87,58 @@ class RemoteLayers:
             layer = found.layer.digest
             return Missing(Reason.MARKERS_UNAVAILABLE, f"shims of layer {layer} cannot be written: {error}")
 
-    def _read(self, repository: Repository, wanted: Wanted, lowers: Sequence[str], until: float) -> "_Read | Missing":
-        """Everything that is asked of the repository, in one go."""
+    def _read_in(self, repository: GuardedRepository, wanted: Wanted, lowers: Sequence[str]) -> "_Read | Missing":
+        """Everything that is asked of a repository, under one deadline; the walk over a layer without a record, which
+        others may wait for too, outside its few threads."""
+        until, end_of_walk = deadline_in(repository.deadline), deadline_in(_WALK_SHARE * repository.deadline)
+        found: _Read | _Unwalked | Missing = repository.call(
+            partial(self._read, repository, wanted, lowers), wanted.layer, until
+        )
+        if not isinstance(found, _Unwalked):
+            return found
+        layer = found.layer
+        try:
+            outline = self._walks.outline(repository, layer.digest, end_of_walk)
+        except (DataLoss, WalkExpired) as error:
+            return _unavailable(repository, error)
+        except OSError as error:
+            return Missing(reason_of(error), f"repository {repository.name}: {error}")
+        return repository.call(lambda: self._stand(repository, layer, outline, False, lowers), layer.digest, until)
+
+    def _read(self, guarded: GuardedRepository, wanted: Wanted, lowers: Sequence[str]) -> "_Read | _Unwalked | Missing":
+        """The layer, and what it needs around it where that is known or recorded."""
+        repository = guarded.repository
         layer = _find_layer(repository, wanted)
         if isinstance(layer, Missing):
             return layer
         kept = self._store.find_outline(layer.digest)
         try:
-            outline = kept or repository.get_outline(layer.digest, until)
-        except (DataLoss, WalkExpired) as error:
-            return Missing(Reason.MARKERS_UNAVAILABLE, f"repository {repository.name}: {error}")
-        hide = hide_shim(outline, lambda path: find_below(lowers, path))
-        return _Read(layer, outline, kept is None, hide, repository.find_revision())
+            outline = kept or repository.find_outline(layer.digest)
+        except DataLoss as error:
+            return _unavailable(guarded, error)
+        return self._stand(guarded, layer, outline, kept is None, lowers) if outline else _Unwalked(layer)
+
+    def _stand(
+        self, guarded: GuardedRepository, layer: Layer, outline: Outline, is_new: bool, lowers: Sequence[str]
+    ) -> "_Read | Missing":
+        """The shim above the layer depends on what it stands on, which may be in the repository too."""
+        place = (layer.digest, tuple(map(_shown_by, lowers)))
+        try:
+            hide = self._hides.get(place) or hide_shim(outline, lambda path: find_below(lowers, path))
+        except DataLoss as error:
+            return _unavailable(guarded, error)
+        return _Read(layer, outline, is_new, place, hide, guarded.find_revision())
 
     def _with_shims(self, repository: GuardedRepository, read: "_Read") -> FoundLayer:
         white = white_shim(read.outline)
-        hide_key = self._store.ensure(read.hide)
-        white_key = self._store.ensure(white) if white else ""
+        new = [shim for shim in (read.hide, white) if isinstance(shim, Shim)]
+        keys = self._store.ensure_all(*new)
+        hide_key = read.hide if isinstance(read.hide, str) else keys[0]
+        white_key = keys[-1] if white else ""
+        self._hides.note(read.place, hide_key)
         if read.is_new:
             self._store.keep_outline(read.layer.digest, read.outline)
-            if read.outline.source is Source.RECORD:
-                repository.later(lambda: self._warn_of_losses(repository, read))
+            repository.later(lambda: self._warn_of_losses(repository, read))
         remote = Remote(repository.name, read.layer.digest.hex, hide_key, white_key, read.revision)
         return FoundLayer(Layer(read.layer.digest, Path(os.path.abspath(read.layer.path))), remote)
 
@@ -116,15 +153,58 @@ class RemoteLayers:
             )  # fmt: skip
 
 
+_Place = tuple[Digest, tuple[str, ...]]
+"""A layer, and what it stands on."""
+
+
+class _Hides:
+    """Keys of the shims above layers, by place: to find out what stands below a layer costs the repository."""
+
+    def __init__(self, store: ShimStore) -> None:
+        self._store = store
+        self._keys: dict[_Place, str] = {}
+
+    def get(self, place: _Place) -> str | None:
+        """The key of a shim that is still on the disk."""
+        key = self._keys.get(place)
+        return key if key and (self._store.shims / key).is_dir() else None
+
+    def note(self, place: _Place, key: str) -> None:
+        if len(self._keys) >= _MOST_HIDES:
+            self._keys.clear()
+        self._keys[place] = key
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What one visit to the repository brought."""
+    """What one visit to the repository brought; `hide` is the shim, or the key of one that is there; `is_new` where
+    the outline was read from a record."""
 
     layer: Layer
     outline: Outline
     is_new: bool
-    hide: Shim
+    place: _Place
+    hide: Shim | str
     revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwalked:
+    """A layer that has no record, and whose outline is not known."""
+
+    layer: Layer
+
+
+def _unavailable(repository: GuardedRepository, error: Exception) -> Missing:
+    return Missing(Reason.MARKERS_UNAVAILABLE, f"repository {repository.name}: {error}")
+
+
+def _shown_by(lower: str) -> str:
+    """What a lower directory of ours shows: another directory, by what its link says, or itself."""
+    try:
+        return os.readlink(lower)
+    except OSError:
+        return lower
 
 
 def _find_layer(repository: Repository, wanted: Wanted) -> Layer | Missing:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied
+from snapshotter.backup import BACKUP, restore_advice
 from snapshotter.log import event
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def _check_ours(root: Path) -> None:
         names = set(os.listdir(root)) - {"lost+found"}
     except FileNotFoundError:
         return
-    foreign = sorted(names - {*_OURS, LOCK} - {n for n in names if n.startswith(DATABASE)})
+    foreign = sorted(names - {*_OURS, LOCK} - {name for name in names if name.startswith((DATABASE, BACKUP))})
     if foreign and DATABASE not in names:
         raise FailedPrecondition(
             "root directory", str(root), f"holds the state of something else ({', '.join(foreign[:4])})",
@@ -63,7 +64,7 @@ def _check_ours(root: Path) -> None:
     if not foreign and "snapshots" in names and _is_empty(root / DATABASE) and os.listdir(root / "snapshots"):
         raise FailedPrecondition(
             "root directory", str(root), f"has snapshots but no {DATABASE}, or an empty one",
-            f"restore a backup of {DATABASE}, or move the directory away",
+            restore_advice(root / DATABASE),
         )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """containerd's snapshots API over a Snapshotter: a servicer without decisions, and the one place where an error
 becomes a gRPC status."""
 
-import errno
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from cvmfsrepo import errors
 from protos.containerd.services.snapshots.v1 import snapshots_pb2 as api
 from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import SnapshotsServicer
+from snapshotter import faults
 from snapshotter.convert import blocks, info_from_api, info_to_api, mounts_to_api
 from snapshotter.snapshotter import Snapshotter
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 LIST_BLOCK = 100
 """Infos in one message of a List stream, as in containerd."""
 
-_CODES = {
+_CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
@@ -32,7 +32,6 @@ _CODES = {
     errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
     errors.Internal: grpc.StatusCode.INTERNAL,
 }
-_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _Context = grpc.ServicerContext
 
@@ -127,16 +126,13 @@ def _guarded_stream(call: Callable[[Any, _Context], Iterator[Any]]) -> Callable[
 
 
 def _abort(context: _Context, error: Exception) -> NoReturn:
-    code = status_code(error)
+    known = faults.of_os(error) or error if isinstance(error, OSError) else error
+    code = status_code(known)
     if code is grpc.StatusCode.INTERNAL:
         _log.error("internal error", exc_info=error)
-    context.abort(code, str(error))
+    context.abort(code, str(known))
 
 
 def status_code(error: Exception) -> grpc.StatusCode:
     """The gRPC code of an error; what we did not foresee is INTERNAL."""
-    if isinstance(error, errors.ContractError):
-        return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
-    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
-        return grpc.StatusCode.RESOURCE_EXHAUSTED
-    return grpc.StatusCode.INTERNAL
+    return _CODES.get(type(error), grpc.StatusCode.INTERNAL)

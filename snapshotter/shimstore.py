@@ -21,7 +21,10 @@ from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.outline import Outline
 from cvmfsrepo.shims import Shim
 from cvmfsrepo.tree import Entry
-from snapshotter.disk import remove_tree
+from snapshotter.disk import persist, remove_tree
+
+INODES_LIMIT = 100_000
+"""What one shim may take of the disk's inodes."""
 
 _STAGING = "new-"
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Outline).decode
@@ -35,33 +38,47 @@ class ShimStore:
 
     def ensure(self, shim: Shim) -> str:
         """Writes a shim unless it is there; answers its key."""
-        key = shim.key.hex
+        return self.ensure_all(shim)[0]
+
+    def ensure_all(self, *shims: Shim) -> list[str]:
+        """Writes those shims that are not there, and waits until they are on the disk; answers their keys."""
+        keys = [shim.key.hex for shim in shims]
+        missing = [(key, shim) for key, shim in zip(keys, shims, strict=True) if not (self.shims / key).is_dir()]
+        for key, shim in missing:
+            self._make(key, shim)
+        if missing:
+            persist(self.shims)
+        return keys
+
+    def _make(self, key: str, shim: Shim) -> None:
         target = self.shims / key
-        if target.is_dir():
-            return key
+        if (inodes := len(shim.directories) + len(shim.whiteouts) + len(shim.files)) > INODES_LIMIT:
+            raise DataLoss("shim", key, f"would take {inodes} inodes, and {INODES_LIMIT} are the limit")
         staged = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.shims))
         try:
             _write(shim, os.fsencode(staged))
             os.rename(staged, target)
-            _persist(self.shims)
         except BaseException as error:
             remove_tree(staged)
             if not (isinstance(error, OSError) and target.is_dir()):  # another call wrote it meanwhile
                 raise
-        return key
 
     def find_outline(self, layer: Digest) -> Outline | None:
         """The outline that was kept for a layer; one that does not parse counts as none and is made again."""
         try:
             return _decode((self.layers / f"{layer.hex}.v1").read_bytes())
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
     def keep_outline(self, layer: Digest, outline: Outline) -> None:
         descriptor, staged = tempfile.mkstemp(prefix=_STAGING, dir=self.layers)
-        with open(descriptor, "wb") as file:
-            file.write(_encode(outline))
-        os.rename(staged, self.layers / f"{layer.hex}.v1")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(_encode(outline))
+            os.rename(staged, self.layers / f"{layer.hex}.v1")
+        except BaseException:
+            os.unlink(staged)
+            raise
 
     def keep_losses(self, layer: Digest, losses: Iterable[str]) -> None:
         """Keeps what publication lost of a layer, for the commands that show it."""
@@ -82,15 +99,6 @@ class ShimStore:
         """Shims whose key is not needed."""
         keys = set(needed)
         return [path for path in self.shims.iterdir() if path.name not in keys and not path.name.startswith(_STAGING)]
-
-
-def _persist(directory: Path) -> None:
-    """Brings what was made in a directory to the disk: a record that is committed later needs its shims."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(shim: Shim, base: bytes) -> None:
@@ -117,5 +125,6 @@ def _set_metadata(path: bytes, entry: Entry) -> None:
     if (entry.uid, entry.gid) != (status.st_uid, status.st_gid):
         os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
     os.chmod(path, stat.S_IMODE(entry.mode))
-    xattrs.write_all(path, entry.xattrs)
+    # Overlayfs's own marks are no image's: one in a record would change what the merge shows.
+    xattrs.write_all(path, {n: v for n, v in entry.xattrs.items() if not n.startswith(xattrs.OVERLAY_PREFIXES)})
     os.utime(path, ns=(entry.mtime, entry.mtime))

@@ -14,8 +14,9 @@ Source: containerd, `core/snapshots/snapshotter.go`, and its service's observed 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+import msgspec
 
 
 class Kind(IntEnum):
@@ -31,8 +32,7 @@ class Kind(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Info:
+class Info(msgspec.Struct, frozen=True):
     """What is known of a snapshot. Times are nanoseconds since 1970; `parent` is a name or ""."""
 
     kind: Kind
@@ -40,19 +40,17 @@ class Info:
     parent: str
     created: int
     updated: int
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Disk that a snapshot takes by itself: bytes and inodes."""
 
     size: int = 0
     inodes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """One mount(8): type, source, options; the target is the caller's."""
 
     type: str

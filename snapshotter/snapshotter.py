@@ -7,6 +7,7 @@ a directory without a record is an orphan that may go. A repository is touched o
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -20,7 +21,15 @@ from snapshotter.log import event
 from snapshotter.metastore import Metastore, Record
 from snapshotter.mounts import MountOptions, active_mounts, view_mounts
 from snapshotter.outcomes import Outcomes
-from snapshotter.policy import DEFAULT, WAIT_STEP, Policies, Policy, check_allowed, seconds_to_wait
+from snapshotter.policy import (
+    DEFAULT,
+    MOST_WAITING,
+    WAIT_STEP,
+    Policies,
+    Policy,
+    check_allowed,
+    seconds_to_wait,
+)
 from snapshotter.remote import FoundLayer, RemoteLayers
 from snapshotter.snapshots import Info, Kind, Mount, Usage
 
@@ -34,7 +43,7 @@ class Snapshotter:
         self, store: Metastore, disk: Disk, remote: RemoteLayers, options: MountOptions, policies: Policies = DEFAULT
     ) -> None:
         self._store, self._disk, self._remote, self._options = store, disk, remote, options
-        self._policies = policies
+        self._policies, self._waiting = policies, threading.BoundedSemaphore(MOST_WAITING)
         self.outcomes = Outcomes()
 
     def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
@@ -143,16 +152,24 @@ class Snapshotter:
         if wanted.problem:
             return wanted.problem
         lowers, end = self._disk.lowers(chain), time.monotonic() + seconds_to_wait(policy)
-        while isinstance(found := self._remote.find(wanted, lowers), Missing) and time.monotonic() < end:
-            time.sleep(WAIT_STEP)
-        return found
+        found = self._remote.find(wanted, lowers)
+        if isinstance(found, FoundLayer) or end <= time.monotonic() or not self._waiting.acquire(blocking=False):
+            return found
+        try:
+            while isinstance(found, Missing) and time.monotonic() < end:
+                time.sleep(WAIT_STEP)
+                found = self._remote.find(wanted, lowers)
+            return found
+        finally:
+            self._waiting.release()
 
     def _commit_remote(self, parent: str, wanted: Wanted, labels: Mapping[str, str], found: FoundLayer) -> None:
         """Creates and commits in one transaction; somebody may have done it before, also for another namespace."""
         name = remote_name(wanted.target, parent)
-        if self._store.exists(name):
-            return
         all_labels = {**labels, label.REMOTE: found.remote.repository}
+        if self._store.exists(name):
+            self._keep_findable(name, wanted.target, all_labels)
+            return
         try:
             with (
                 self._disk.staged_remote(found.layer.path, found.remote) as staged,
@@ -161,6 +178,12 @@ class Snapshotter:
                 staged.place(transaction.create(Kind.COMMITTED, name, parent, all_labels, found.remote))
         except AlreadyExists:
             return
+
+    def _keep_findable(self, name: str, target: str, labels: Mapping[str, str]) -> None:
+        """The caller looks the snapshot up by its target; somebody's Update may have taken that label away."""
+        if self._store.get(name).info.labels.get(label.TARGET) != target:
+            with self._store.transaction() as transaction:
+                transaction.set_labels(name, labels)
 
 
 def remote_name(target: str, parent: str) -> str:

@@ -3,7 +3,8 @@
 Python runs one thread at a time, and passing that right on takes longer than most calls: with a thread for each call a
 busy server takes twice the processor's time. So a few threads run all calls, and each takes the next one without
 sleeping. But a call may wait, for a repository or for the removal of a large tree, and others must not wait behind it:
-when calls are queued and none was taken for a moment, one more thread is started.
+when calls are queued and none was taken for a moment, each of them gets a thread. As many as the few stay idle beside
+the stuck ones then, so that the next calls find one at once.
 """
 
 import threading
@@ -59,10 +60,10 @@ class Workers(Executor):
                 self._threads -= 1
 
     def _take(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        """The next call, waited for; None where there is none and this thread is one too many."""
+        """The next call, waited for; None where there is none and enough others wait for one."""
         with self._changed:
             while not self._calls:
-                if self._threads > self._few:
+                if self._idle >= self._few:
                     return None
                 self._idle += 1
                 self._changed.wait()
@@ -77,5 +78,6 @@ class Workers(Executor):
             with self._changed:
                 if not self._calls:
                     self._queued.clear()
-                elif self._taken == before and self._threads < self._many:
-                    self._start()
+                elif self._taken == before:
+                    for _ in range(min(len(self._calls), self._many - self._threads)):
+                        self._start()

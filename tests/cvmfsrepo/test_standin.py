@@ -316,10 +316,20 @@ def test_operations_are_counted_by_kind_and_path(tmp_path: Path) -> None:
 
 def test_a_request_that_is_not_understood_is_answered(served: Standin) -> None:
     """The control socket says what is wrong and goes on serving."""
-    with pytest.raises(ValueError, match="not known; say counters"):
-        served.ask({"do": "explode"})
-    with pytest.raises(ValueError, match="not known"):
-        served.ask({"do": "revision", "value": "eight"})
+    for request in (
+        {"do": "explode"},
+        {"do": "publish", "revision": "eight"},
+        {"do": "publish", "hide": ["relative"]},
+        {"do": "publish", "before": 1},
+        {"do": "fault"},
+        {"do": "fault", "kind": "rain"},
+        {"do": "fault", "kind": "stall", "seconds": "long"},
+        {"do": "clear", "path": 3},
+        ["counters"],
+        None,
+    ):
+        with pytest.raises(ValueError, match=r"^request .*: not understood .*; say counters"):
+            served.ask(request)
     assert served.counters().operations
 
 

@@ -186,7 +186,7 @@ def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_refused_with_a_reason(tmp_path: Path) -> None:
     """A source that is not there, or libfuse that cannot be loaded: one line that says so, and no mount."""
     with (
-        pytest.raises(OSError, match=r"directory '.*absent': not there; create it"),
+        pytest.raises(OSError, match=r"directory '.*absent': No such file or directory; create it"),
         standin(tmp_path / "absent", tmp_path / "mount"),
     ):
         pass

@@ -28,15 +28,17 @@ class DaemonError(Exception):
 
 class Daemon:
     """A context manager around `cvmfs-snapshotter serve`. Socket, configuration and log stand in a directory of
-    their own with a short name; `config` are the keys of the configuration file, with underscores."""
+    their own with a short name; `config` are the keys of the configuration file, with underscores, and `tables` is TOML
+    behind them."""
 
     def __init__(self, root: Path, **config: object) -> None:
         self._own = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
         self.root = root
         self.log = self._own / "log"
         self.address = Path(str(config.pop("address", self._own / "run" / "s.sock")))
+        tables = str(config.pop("tables", ""))
         self._config = self._own / "config.toml"
-        self._config.write_text("".join(f"{_toml(key, value)}\n" for key, value in config.items()))
+        self._config.write_text("".join(f"{_toml(key, value)}\n" for key, value in config.items()) + tables)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -59,7 +61,7 @@ class Daemon:
         with self.log.open("ab") as log:
             before = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "serve", *self.arguments()],
+                self.command(),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
@@ -69,6 +71,10 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise DaemonError(f"does not serve after {START_SECONDS} s: {said.decode()}")
             time.sleep(0.01)
+
+    def command(self) -> Sequence[str]:
+        """How it is started; a subclass may confine it."""
+        return (sys.executable, "-c", _PROGRAM, "serve", *self.arguments())
 
     def arguments(self) -> Sequence[str]:
         """The options of its command line."""

@@ -1,6 +1,8 @@
 """Repositories made by hand in a plain directory, and the labels with which containerd asks for their layers."""
 
+import fcntl
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,11 +61,14 @@ class HandMade:
         link.symlink_to(diff_id_target(layer))
         return diff_id_of(layer)
 
-    def stall_record(self, layer: Digest) -> None:
-        """Makes every reader of the layer's record wait, as a dead network does: a pipe that nobody writes to."""
-        path = self.layout.tree_record(layer)
-        path.parent.mkdir(exist_ok=True)
-        os.mkfifo(path)
+    def stall_record(self, layer: Digest) -> int:
+        """Makes every reader of the layer's record wait, as a dead network does, until the answered descriptor is
+        closed: the kernel holds those back who open a file on which another holds a lease."""
+        self.write_record(layer, b"")
+        lease = os.open(self.layout.tree_record(layer), os.O_RDWR)
+        fcntl.fcntl(lease, fcntl.F_SETSIG, signal.SIGURG)  # how the holder is told; by default this one is ignored
+        fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        return lease
 
 
 def diff_id_of(layer: Digest) -> Digest:

@@ -59,9 +59,13 @@ class Observed(Repository):
         self.before("find_by_diff_id")
         return Repository.find_by_diff_id(self, diff_id)
 
-    def get_outline(self, digest: Digest, until: float) -> Outline:
-        self.before("get_outline")
-        return Repository.get_outline(self, digest, until)
+    def find_outline(self, digest: Digest) -> Outline | None:
+        self.before("find_outline")
+        return Repository.find_outline(self, digest)
+
+    def walk_outline(self, digest: Digest, until: float) -> Outline:
+        self.before("walk_outline")
+        return Repository.walk_outline(self, digest, until)
 
     def find_revision(self) -> int | None:
         self.before("find_revision")

@@ -225,7 +225,7 @@ def test_a_running_call_ends_before_the_daemon(daemon: Daemon, repository: HandM
     """A Prepare that waits for a repository gets its answer after SIGTERM; a new call gets none. A thread that
     hangs in the repository does not keep the process."""
     layer = repository.add("base")
-    repository.stall_record(layer)
+    lease = repository.stall_record(layer)
     outcome: list[Info] = []
 
     def prepare() -> None:
@@ -241,6 +241,7 @@ def test_a_running_call_ends_before_the_daemon(daemon: Daemon, repository: HandM
     with daemon.client() as client, pytest.raises(ContractError, match="UNAVAILABLE"):
         client.stat("key")
     assert daemon.wait() == 0
+    os.close(lease)
     thread.join(10)
     assert len(outcome) == 1
     assert not daemon.address.exists()

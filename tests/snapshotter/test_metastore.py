@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from cvmfsrepo.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound, ResourceExhausted
-from snapshotter.database import APPLICATION_ID, SCHEMA_VERSION, open_database
+from cvmfsrepo.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
+from snapshotter.backup import APPLICATION_ID
+from snapshotter.database import SCHEMA_VERSION, open_database
 from snapshotter.filters import parse_filters
 from snapshotter.metastore import Metastore, Remote
 from snapshotter.snapshots import Kind, Usage
@@ -237,13 +245,23 @@ def test_a_walk_of_many_pages(store: Metastore) -> None:
 def test_the_look_up_of_a_remote_prepare_uses_the_index(store: Metastore) -> None:
     """It follows every hit; a walk of all snapshots would make a pull slow on a full node."""
     statements: list[str] = []
-    reader = store._reader()
-    reader.set_trace_callback(statements.append)
     wanted = parse_filters(['labels."containerd.io/snapshot.ref"==sha256:x,parent==""'])
-    assert list(store.walk(wanted)) == []
-    reader.set_trace_callback(None)
-    (plan,) = [str(reader.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()) for statement in statements[:1]]
+    with store._reader() as reader:
+        reader.set_trace_callback(statements.append)
+    assert list(store.walk(wanted)) == []  # with the connection that was given back
+    with store._reader() as reader:
+        reader.set_trace_callback(None)
+        (plan,) = [str(reader.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()) for statement in statements[:1]]
     assert "snapshots_target" in plan
+
+
+def test_an_empty_name_is_refused(store: Metastore) -> None:
+    """Nobody could name such a snapshot as a parent."""
+    create(store, "a", Kind.ACTIVE)
+    with pytest.raises(InvalidArgument, match="has no name"), store.transaction() as transaction:
+        transaction.create(Kind.ACTIVE, "", "", {})
+    with pytest.raises(InvalidArgument, match="has no name"), store.transaction() as transaction:
+        transaction.commit_active("a", "", {}, Usage())
 
 
 def test_a_chain_is_read_topmost_first(store: Metastore) -> None:

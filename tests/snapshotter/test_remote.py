@@ -14,7 +14,7 @@ from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument,
 from snapshotter import labels as label
 from snapshotter.config import Config
 from snapshotter.server import opened
-from snapshotter.snapshots import Kind, Usage
+from snapshotter.snapshots import Info, Kind, Usage
 from snapshotter.snapshotter import Snapshotter, remote_name
 from tests import mounting
 from tests.snapshotter.layers import NAME, HandMade, lookup, pull
@@ -108,6 +108,16 @@ def test_a_second_prepare_of_the_same(repository: HandMade, verbs: Snapshotter, 
     first = served(verbs, "a", "", pull("a", layer))
     assert served(verbs, "a", "", pull("a", layer, image="another/image")) == first
     assert len(list(Path(config.root, "snapshots").iterdir())) == 1
+
+
+def test_a_snapshot_whose_target_was_taken_away_is_found_again(repository: HandMade, verbs: Snapshotter) -> None:
+    """Somebody's Update removed the label; the next Prepare restores it, or the caller would find nothing."""
+    labels = pull("a", repository.add("base"))
+    for _ in range(2):
+        with pytest.raises(AlreadyExists):
+            verbs.prepare(fresh("extract"), "", labels)
+        (name,) = lookup(verbs, "a", "")
+        verbs.update(Info(Kind.COMMITTED, name, "", 0, 0), [])
 
 
 def test_many_prepares_of_the_same_at_once(repository: HandMade, verbs: Snapshotter, config: Config) -> None:

@@ -13,7 +13,8 @@ import pytest
 from cvmfsrepo.errors import FailedPrecondition, PermissionDenied
 from snapshotter.config import Config
 from snapshotter.root import DATABASE, locked_root
-from snapshotter.server import bound_socket, opened
+from snapshotter.server import opened
+from snapshotter.socket import bound_socket
 from tests import mounting
 from tests.snapshotter.daemon import Daemon, refusal
 
@@ -158,7 +159,7 @@ def test_a_root_that_cannot_be_written(root: Path, config: Config) -> None:
 
 def test_a_leftover_that_cannot_be_removed(used: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps no node from starting: the records are served, and the next start removes it."""
-    (Path(used.root) / "snapshots" / "999").mkdir()
+    (Path(used.root) / "snapshots" / "2").mkdir()
 
     def refuse(path: Path) -> None:
         raise OSError(16, "Device or resource busy", str(path))
@@ -175,7 +176,7 @@ def test_the_start_sweeps_what_no_record_needs(used: Config, caplog: pytest.LogC
     """Orphans, staged directories and shims without a snapshot; one line says how many."""
     caplog.set_level(logging.INFO)
     root = Path(used.root)
-    for name in ("snapshots/77/fs", "snapshots/new-a/fs", "snapshots/old-7", "shims/new-b", f"shims/{'a' * 64}"):
+    for name in ("snapshots/2/fs", "snapshots/new-a/fs", "snapshots/old-7", "shims/new-b", f"shims/{'a' * 64}"):
         (root / name).mkdir(parents=True)
     (root / "layers" / "new-c").touch()
     with opened(used) as verbs:

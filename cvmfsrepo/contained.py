@@ -1,0 +1,70 @@
+"""Opens what lies in a repository without following a link on the way.
+
+What a repository holds is somebody else's. A link in it could lead to any directory of the node, and what is there
+would be shown as an image's or read as metadata. So each name below the repository's root is opened for itself,
+relative to the one before: nothing outside is ever touched, there is no moment between a check and its use, and the
+kernel looks up no more names than it would for the whole path. The root itself is the operator's and may be a link.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cvmfsrepo.errors import DataLoss
+
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def holder_of(root: Path, path: Path) -> Iterator[tuple[int, str]]:
+    """A descriptor (O_PATH) of the directory in which `path` stands, and its name there. `path` is absolute and below
+    `root`. OSError as it comes, and with ELOOP where a link stands between them."""
+    *above, name = path.relative_to(root).parts
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in above:
+            inner = _open_directory(part, _STEP, directory, path)
+            os.close(directory)
+            directory = inner
+        yield directory, name
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def listed_directory(root: Path, path: Path) -> Iterator[int]:
+    """A descriptor for reading the directory `path`; OSError as from `holder_of`."""
+    with holder_of(root, path) as (above, name):
+        directory = _open_directory(name, _LIST, above, path)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def opened_file(root: Path, path: Path, buffering: int = -1) -> Iterator[BinaryIO]:
+    """The regular file `path`; DataLoss where something else stands there, which is then not opened: a pipe would be
+    waited for, and opening a device can do anything. OSError as from `holder_of`."""
+    with holder_of(root, path) as (directory, name):
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(mode):
+            raise DataLoss("file", str(path), f"is not a regular file ({stat.filemode(mode)})")
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    with open(descriptor, "rb", buffering) as file:
+        yield file
+
+
+def _open_directory(name: str, flags: int, above: int, path: Path) -> int:
+    try:
+        return os.open(name, flags, dir_fd=above)
+    except NotADirectoryError:  # so says the kernel of a link too
+        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            problem = f"{name!r} is a link, which could lead out of the repository"
+            raise OSError(errno.ELOOP, problem, str(path)) from None
+        raise

@@ -1,0 +1,1 @@
+"""Random verbs against a model, and random input against everything that parses."""

@@ -1,0 +1,1 @@
+"""What the daemon may do, what others may do to it, and a repository that means harm."""

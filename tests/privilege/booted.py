@@ -1,0 +1,164 @@
+"""A systemd of its own, first process of its own namespaces, that starts nothing but our unit as it stands in config/.
+
+It sees its own /run, /var/lib, /var/tmp, /tmp and cgroups, and starts no unit of the host. A drop-in changes only what
+the unit cannot know here: where this Python and this working tree are, and where to log.
+"""
+
+import contextlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.privilege.unit import UNIT
+from tests.snapshotter.layers import NAME
+
+SYSTEMD = Path("/lib/systemd/systemd")
+CGROUPS = Path("/sys/fs/cgroup")
+START_SECONDS = 30.0
+_PROJECT = Path(__file__).resolve().parents[2]
+
+_TARGET = "[Unit]\nDescription=only what is tested\nDefaultDependencies=no\nWants=cvmfs-snapshotter.service\n"
+
+_INIT = """
+set -e
+mount --make-rprivate /
+mount --make-rshared /
+mount -t proc proc /proc
+mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys
+mount --bind {own} /srv
+for place in /run /var/lib /var/tmp /tmp /etc/systemd; do mount -t tmpfs tmpfs $place; done
+unified=$(findmnt -no FSTYPE {cgroups})
+umount -l {cgroups}
+if [ "$unified" = cgroup2 ]; then mount -t cgroup2 cgroup2 {cgroups}; else
+  mount -t tmpfs tmpfs {cgroups} && mkdir {cgroups}/systemd
+  mount -t cgroup -o none,name=systemd none {cgroups}/systemd
+fi
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH=/srv/units \
+  {systemd} --system --unit=default.target --log-target=console
+"""
+
+
+@dataclass(frozen=True)
+class Booted:
+    """The daemon under systemd: `own` is /srv for it, `outer` the number of the process around systemd."""
+
+    own: Path
+    outer: int
+
+    @property
+    def init(self) -> int:
+        """The number of systemd."""
+        return _children(self.outer)[0]
+
+    @property
+    def daemon(self) -> int:
+        """The number of the daemon's process."""
+        (number,) = [pid for pid in _children(self.init) if b"snapshotter.cli.main" in _command(pid)]
+        return number
+
+    @property
+    def prefix(self) -> str:
+        """What stands here before a path that the daemon uses."""
+        return f"/proc/{self.daemon}/root"
+
+    def log(self) -> str:
+        """What the daemon said."""
+        try:
+            return (self.own / "log").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def on_the_host(self, *command: str) -> str:
+        """Runs a command where systemd is: the daemon's host."""
+        enter = ("nsenter", "--target", str(self.init), "--mount", "--", *command)
+        return subprocess.run(enter, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+@contextlib.contextmanager
+def booted(repository: Path = Path("/srv/repository")) -> Iterator[Booted]:
+    """Yields when the daemon serves `repository`. Skips where there is no systemd or no cgroup to give it."""
+    if not SYSTEMD.exists():
+        pytest.skip(f"no {SYSTEMD}: install systemd (it need not be what runs this machine)")
+    own = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
+    group = _own_cgroup(f"cvmfs-snapshotter-{own.name}")
+    own.chmod(0o755)
+    _write_units(own / "units")
+    (own / "repository").mkdir()
+    (own / "config.toml").write_text(f'repository = "{NAME}"\nabsolute-mountpoint = "{repository}"\ndeadline = 2\n')
+    (own / "init").write_text(_INIT.format(own=own, cgroups=CGROUPS, systemd=SYSTEMD))
+    join = "".join(f"echo $$ > {shlex.quote(str(path))}/cgroup.procs; " for path in group)
+    command = f"{join} exec unshare -m -p -f -u -i -C --kill-child sh {own}/init"
+    with (own / "console").open("wb") as console:
+        process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+    try:
+        found = Booted(own, process.pid)
+        _wait_until_serving(found, process)
+        yield found
+    finally:
+        process.kill()
+        process.wait()
+        _remove_cgroups(group)
+        shutil.rmtree(own)
+
+
+def _write_units(units: Path) -> None:
+    (units / f"{UNIT.name}.d").mkdir(parents=True)
+    shutil.copy(UNIT, units)
+    (units / "default.target").write_text(_TARGET)
+    python = Path(sys.executable).resolve().parents[1]
+    home = f"ProtectHome=tmpfs\nBindReadOnlyPaths={python}\n" if python.is_relative_to("/root") else ""
+    (units / f"{UNIT.name}.d" / "here.conf").write_text(
+        f"[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\n"
+        f"ExecStart={sys.executable} -m snapshotter.cli.main serve --config /srv/config.toml\n"
+        f"WorkingDirectory={_PROJECT}\nStandardOutput=append:/srv/log\nStandardError=append:/srv/log\n{home}"
+    )
+
+
+def _wait_until_serving(found: Booted, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while '"msg": "serving"' not in found.log():
+        if process.poll() is not None or time.monotonic() > deadline:
+            console = (found.own / "console").read_text(errors="replace")
+            raise AssertionError(f"systemd did not start the daemon: {console}\n{found.log()}")
+        time.sleep(0.05)
+
+
+def _own_cgroup(name: str) -> list[Path]:
+    """A cgroup in each hierarchy that systemd manages, so that it moves no process but ours."""
+    hierarchies = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else [CGROUPS / "systemd"]
+    made = []
+    for hierarchy in hierarchies:
+        try:
+            (hierarchy / name).mkdir()
+        except OSError as error:
+            pytest.skip(f"no cgroup for a systemd of its own: {hierarchy}: {error.strerror}")
+        made.append(hierarchy / name)
+    return made
+
+
+def _remove_cgroups(groups: list[Path]) -> None:
+    """From the bottom up, once their processes are gone."""
+    for group in groups:
+        for path in (*sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True), group):
+            for _ in range(100):
+                try:
+                    path.rmdir()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
