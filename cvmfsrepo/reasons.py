@@ -33,7 +33,13 @@ _BY_ERRNO = {
 }
 
 
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
 def reason_of(error: OSError) -> Reason:
     """What an error of the file system says of a layer. Only "no such name" means absent: EIO on a name that
-    does not exist is what a CVMFS client answers while it cannot load the catalog."""
+    does not exist is what a CVMFS client answers while it cannot load the catalog. A lack of our own says nothing of
+    the layer: such an error is raised again."""
+    if error.errno in _OUR_OWN:
+        raise error
     return _BY_ERRNO.get(error.errno or 0, Reason.IO_ERROR)

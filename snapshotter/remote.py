@@ -55,14 +55,14 @@ class RemoteLayers:
     def find(self, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
         """The first repository's layer that is there, with its shims written; `lowers` are those that it will
         stand on. Otherwise why not: a repository that does not answer outweighs one that has no such layer."""
-        missing = Missing(Reason.ABSENT, "no repository is configured")
-        for number, repository in enumerate(self._repositories):
+        misses = list[Missing]()
+        for repository in self._repositories:
             found = self._find_in(repository, wanted, lowers)
             if not isinstance(found, Missing):
                 return found
-            if number == 0 or missing.reason is Reason.ABSENT:
-                missing = found
-        return missing
+            misses.append(found)
+        misses.sort(key=lambda missing: missing.reason is Reason.ABSENT)  # stable: in order of priority otherwise
+        return Missing(misses[0].reason, "; ".join(missing.detail for missing in misses))
 
     def find_unreadable(self, layers: Iterable[Remote]) -> Missing | None:
         """Why one of several layers that snapshots stand on cannot be read now, or None."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cvmfsrepo.access import Access, DeadlineExpired
+from cvmfsrepo.access import Access, Crowded, DeadlineExpired
 
 SHORT = 0.05
 LONG = 10.0
@@ -166,6 +166,33 @@ def test_later_runs_and_swallows_what_cannot_be_had() -> None:
     access.later(done.set)
     assert done.wait(LONG)
     assert access.call(lambda: 1) == 1
+
+
+def test_later_work_that_hangs_is_replaced() -> None:
+    """It may take longer than the deadline while nobody needs its thread; when somebody does, there is another one."""
+    access, release = Access(SHORT, workers=2), threading.Event()
+    for _ in range(2):
+        access.later(lambda: release.wait(LONG))
+    time.sleep(2 * SHORT)
+    access.deadline = LONG / 2
+    assert access.lost == 0
+    access.deadline = SHORT
+    assert access.call(lambda: "served", time.monotonic() + LONG) == "served"
+    assert access.lost == 2
+    release.set()
+    assert _soon(lambda: access.lost == 0)
+
+
+def test_a_call_that_found_no_thread_says_so() -> None:
+    """It is another error than that of one that hung: the caller may draw other conclusions."""
+    access, release = Access(SHORT, workers=1), threading.Event()
+    hung, crowded = access.call_all([lambda: release.wait(LONG), lambda: True])
+    with pytest.raises(Crowded, match="too many calls at one time"):
+        crowded()
+    with pytest.raises(DeadlineExpired, match="no answer within") as raised:
+        hung()
+    assert not isinstance(raised.value, Crowded)
+    release.set()
 
 
 def test_stuck_threads_do_not_keep_the_process() -> None:

@@ -21,7 +21,17 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("number", sorted(errno.errorcode))
+OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+@pytest.mark.parametrize("number", sorted(OUR_OWN))
+def test_a_lack_of_our_own_is_no_reason(number: int) -> None:
+    """It is raised again: the layer may be there, and a download would be for nothing."""
+    with pytest.raises(OSError, match=os.strerror(number)):
+        reason_of(OSError(number, os.strerror(number)))
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode.keys() - OUR_OWN))
 def test_every_errno_has_a_reason(number: int) -> None:
     """Those of the table have theirs; whatever else is an I/O error and never "absent"."""
     assert reason_of(OSError(number, os.strerror(number))) is TABLE.get(number, Reason.IO_ERROR)

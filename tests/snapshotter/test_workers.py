@@ -1,11 +1,12 @@
 """Calls run on few threads, and a stuck one holds nobody up."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from snapshotter.workers import Workers
+from snapshotter.workers import PATIENCE, Workers
 
 SOON = 5.0
 
@@ -37,6 +38,28 @@ def test_stuck_calls_do_not_hold_up_others(release: threading.Event) -> None:
     workers = Workers(2, 16)
     stuck = [workers.submit(release.wait, SOON) for _ in range(10)]
     assert workers.submit(lambda: "quick").result(SOON / 2) == "quick"
+    assert not any(future.done() for future in stuck)
+
+
+def test_many_stuck_calls_are_taken_together(release: threading.Event) -> None:
+    """However many get stuck at one time each has its thread after a moment, not one after another."""
+    workers, together = Workers(3, 256), threading.Barrier(201)
+    began = time.monotonic()
+    stuck = [workers.submit(together.wait, SOON) for _ in range(200)]
+    together.wait(SOON)
+    assert time.monotonic() - began < 200 * PATIENCE / 2
+    assert sorted(future.result(SOON) for future in stuck)[0] >= 0
+
+
+def test_quick_calls_find_a_thread_beside_stuck_ones(release: threading.Event) -> None:
+    """Only the first one waits for a new thread: the next ones, one after another, are run at once."""
+    workers = Workers(3, 64)
+    stuck = [workers.submit(release.wait, 4 * SOON) for _ in range(20)]
+    workers.submit(lambda: None).result(SOON)
+    began = time.monotonic()
+    for _ in range(100):
+        workers.submit(lambda: None).result(SOON)
+    assert time.monotonic() - began < 100 * PATIENCE / 2
     assert not any(future.done() for future in stuck)
 
 
