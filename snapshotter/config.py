@@ -38,6 +38,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     repositories: tuple[RepositoryConfig, ...] = ()
     deadline: float = 5.0
     probe_interval: float = 5.0
+    backup_interval: float = 600.0
     policy: tuple[Policy, ...] = ()
     mount_options: tuple[str, ...] = ()
 
@@ -79,6 +80,8 @@ def check(config: Config) -> None:
     for name, seconds in (("deadline", config.deadline), ("probe-interval", config.probe_interval)):
         if not 0 < seconds <= 300:
             raise InvalidArgument(name, seconds, "is not between 0 and 300 seconds")
+    if not 0 < config.backup_interval <= 86400:
+        raise InvalidArgument("backup-interval", config.backup_interval, "is not between 0 and 86400 seconds")
     _check_repositories(config)
     _check_absolute("root", config.root)
     _check_absolute("address", config.address)

@@ -3,6 +3,7 @@
 All that touches a repository runs under its deadline; nothing here runs inside a transaction.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from cvmfsrepo.repository import Layer, Missing, Repository, deadline_in
 from cvmfsrepo.shims import Shim, hide_shim, white_shim
 from cvmfsrepo.walk import WalkExpired
 from snapshotter.below import find_below
+from snapshotter.faults import of_os
 from snapshotter.labels import Wanted
 from snapshotter.log import event
 from snapshotter.losses import find_losses
@@ -84,6 +86,8 @@ class RemoteLayers:
         try:
             return self._with_shims(repository, found)
         except (OSError, DataLoss, UnicodeError) as error:  # a name too long, an attribute that this disk does not take
+            if isinstance(error, OSError) and of_os(error):
+                raise  # a full disk is no reason to download
             layer = found.layer.digest
             return Missing(Reason.MARKERS_UNAVAILABLE, f"shims of layer {layer} cannot be written: {error}")
 
@@ -122,7 +126,8 @@ class RemoteLayers:
         self, guarded: GuardedRepository, layer: Layer, outline: Outline, is_new: bool, lowers: Sequence[str]
     ) -> "_Read | Missing":
         """The shim above the layer depends on what it stands on, which may be in the repository too."""
-        place = (layer.digest, tuple(map(_shown_by, lowers)))
+        place = "\0".join((layer.digest.hex, *map(_shown_by, lowers))).encode(errors="surrogateescape")
+        place = hashlib.sha256(place).digest()
         try:
             hide = self._hides.get(place) or hide_shim(outline, lambda path: find_below(lowers, path))
         except DataLoss as error:
@@ -153,8 +158,8 @@ class RemoteLayers:
             )  # fmt: skip
 
 
-_Place = tuple[Digest, tuple[str, ...]]
-"""A layer, and what it stands on."""
+_Place = bytes
+"""A hash of a layer and what it stands on."""
 
 
 class _Hides:

@@ -88,7 +88,7 @@ def opened(config: Config) -> Iterator[Snapshotter]:
             keep_newer(store, disk)
             _sweep(store, disk, shims)
             _report(findings(store.walk(parse_filters([])), disk))
-            with Backups(store, root / BACKUP), _probed(config) as repositories:
+            with Backups(store, root / BACKUP, config.backup_interval), _probed(config) as repositories:
                 remote, options = RemoteLayers(repositories, shims), mount_options(config.mount_options)
                 yield Snapshotter(store, disk, remote, options, Policies(config.policy))
         finally:

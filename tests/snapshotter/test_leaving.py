@@ -175,6 +175,16 @@ def counts(standin: Standin, layer: Digest) -> int:
 
 def test_a_good_answer_is_reused_for_one_interval(image: Image) -> None:
     """However many containers start within it each layer is looked at once; afterwards again."""
+    while not _in_one_interval(image):
+        pass
+    assert [counts(image.standin, layer) for layer in image.layers] == [1, 1, 1]
+    image.forget()
+    image.verbs.prepare(fresh("container"), image.top, {})
+    assert [counts(image.standin, layer) for layer in image.layers] == [2, 2, 2]
+
+
+def _in_one_interval(image: Image) -> bool:
+    """Starts containers, and tells whether the machine was fast enough for all of them to fall into one interval."""
     image.forget()
     image.standin.reset()
     began = time.monotonic()
@@ -183,11 +193,7 @@ def test_a_good_answer_is_reused_for_one_interval(image: Image) -> None:
         image.verbs.prepare(key, image.top, {})
         image.verbs.mounts(key)
         image.verbs.view(fresh("view"), image.top, {})
-    assert time.monotonic() - began < INTERVAL, "too slow a machine for this test"
-    assert [counts(image.standin, layer) for layer in image.layers] == [1, 1, 1]
-    image.forget()
-    image.verbs.prepare(fresh("container"), image.top, {})
-    assert [counts(image.standin, layer) for layer in image.layers] == [2, 2, 2]
+    return time.monotonic() - began < INTERVAL
 
 
 def test_a_bad_answer_is_not_reused(image: Image) -> None:
