@@ -1,97 +1,32 @@
 """Behind its guard a repository always answers in time, and what it did before is forgotten when it is well again."""
 
-import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cvmfsrepo.access import Access
+from cvmfsrepo.access import Access, DeadlineExpired
 from cvmfsrepo.breaker import State
-from cvmfsrepo.digest import Digest
-from cvmfsrepo.guarded import GuardedRepository, mount_of
-from cvmfsrepo.layout import Layout
+from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.reasons import Reason
-from cvmfsrepo.repository import Layer, Missing, Repository
-from tests import mounting
-
-SHORT, LONG = 0.1, 10.0
-NAME = "unpacked.example.org"
-
-
-def digest(word: str) -> Digest:
-    return Digest.of(word.encode())
-
-
-@dataclass(frozen=True)
-class Held(Repository):
-    """A repository that holds calls about some layers until they are let go."""
-
-    holding: dict[Digest, threading.Event] = field(default_factory=dict, kw_only=True)
-    asked: list[Digest] = field(default_factory=list, kw_only=True)
-
-    def find_layer(self, digest: Digest) -> Layer | Missing:
-        self.asked.append(digest)
-        if digest in self.holding:
-            assert self.holding[digest].wait(3 * LONG), "nobody let it go"
-        return Layer(digest, self.layout.layerfs(digest))
+from cvmfsrepo.repository import Layer, Missing
+from tests.cvmfsrepo.held import LONG, NAME, SHORT, Held, digest, find, held, hold, let_go, reason, soon, state
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Held]:
-    (tmp_path / ".layers").mkdir()
-    repository = Held(NAME, Layout(tmp_path))
-    yield repository
-    for event in list(repository.holding.values()):
-        event.set()
+    with held(tmp_path) as repository:
+        yield repository
 
 
 @pytest.fixture
 def guarded(repository: Held) -> GuardedRepository:
     """Without its prober."""
     return GuardedRepository(repository, SHORT, LONG)
-
-
-@contextmanager
-def probing(repository: Repository, deadline: float = SHORT, interval: float = SHORT) -> Iterator[GuardedRepository]:
-    guarded = GuardedRepository(repository, deadline, interval)
-    guarded.start_probing()
-    try:
-        yield guarded
-    finally:
-        guarded.stop_probing()
-
-
-def hold(repository: Held, *words: str) -> None:
-    repository.holding.update({digest(word): threading.Event() for word in words})
-
-
-def let_go(repository: Held) -> None:
-    for layer in list(repository.holding):
-        repository.holding.pop(layer).set()
-
-
-def find(guarded: GuardedRepository, word: str) -> Layer | Missing:
-    return guarded.call(lambda: guarded.repository.find_layer(digest(word)), digest(word))
-
-
-def state(guarded: GuardedRepository) -> State:
-    return guarded.health.state
-
-
-def reason(found: Layer | Missing | None) -> Reason | None:
-    return found.reason if isinstance(found, Missing) else None
-
-
-def soon(holds: Callable[[], object], seconds: float = LONG) -> bool:
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.01)
-    return bool(holds())
 
 
 def all_at_once(guarded: GuardedRepository, words: list[str]) -> list[Layer | Missing]:
@@ -150,14 +85,20 @@ def test_a_layer_whose_look_never_began_is_not_held_against_it(repository: Held)
     assert soon(lambda: all(isinstance(find(guarded, word), Layer) for word in words))
 
 
-def test_an_answer_at_the_very_deadline_leaves_no_suspicion(repository: Held) -> None:
-    """Whichever comes first, the end of the wait or the answer: afterwards the layer is served."""
-    guarded = GuardedRepository(repository, LONG, LONG)
-    for number in range(200):
-        word = f"{number}"
-        guarded.call(lambda: time.sleep(0.002), digest(word), time.monotonic() + 0.002)
-        guarded._breaker.probed("")
-        assert soon(lambda word=word: isinstance(find(guarded, word), Layer), 1.0), f"layer {number} is lost"  # type: ignore[misc]
+class Late(Access):
+    """Gives every call up, which is answered in that very moment."""
+
+    def call(self, work: Callable[[], Any], until: float | None = None) -> Any:
+        work()
+        raise DeadlineExpired("no answer")
+
+
+def test_an_answer_at_the_very_deadline_leaves_no_suspicion(guarded: GuardedRepository) -> None:
+    """It comes after the end of the wait and before anybody notes it: afterwards the layer is served."""
+    access, guarded._access = guarded._access, Late()
+    assert reason(find(guarded, "a")) is Reason.TIMEOUT
+    guarded._access = access
+    assert isinstance(find(guarded, "a"), Layer)
 
 
 def test_a_crowd_is_no_hang(repository: Held) -> None:
@@ -253,20 +194,24 @@ def test_what_was_seen_is_bounded(guarded: GuardedRepository, monkeypatch: pytes
     """A node that sees ever new layers does not remember them all, also while many threads look."""
     monkeypatch.setattr("cvmfsrepo.guarded._MOST_SEEN", 100)
     guarded.interval = 0.0
-    failures = list[BaseException]()
+    failures, layers = list[BaseException](), [digest(f"{number}") for number in range(4000)]
 
     def see(start: int) -> None:
         try:
-            for number in range(start, start + 500):
-                guarded.saw(digest(f"{number}"))
+            for layer in layers[start : start + 1000]:
+                guarded.saw(layer)
         except RuntimeError as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=see, args=(1000 * number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads, old = [threading.Thread(target=see, args=(1000 * number,)) for number in range(4)], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(old)
     assert failures == []
     assert len(guarded._seen) <= 101
 
@@ -289,104 +234,3 @@ def test_work_that_nobody_waits_for_is_refused_silently(repository: Held) -> Non
     guarded._breaker.probed("")
     guarded.later(lambda: None)
     release.set()
-
-
-def test_the_prober_opens_before_anybody_asks(repository: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And closes as soon as its probe comes back: within one interval."""
-    release, scandir = threading.Event(), os.scandir
-
-    def hanging(path: object) -> object:
-        assert release.wait(3 * LONG)
-        return scandir(path)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("cvmfsrepo.guarded.os.scandir", hanging)
-    with probing(repository) as guarded:
-        assert soon(lambda: state(guarded) is State.OPEN)
-        time.sleep(5 * SHORT)
-        assert sum(thread.name == "probe" for thread in threading.enumerate()) == 1
-        release.set()
-        assert soon(lambda: state(guarded) is State.HEALTHY, 1.0)
-
-
-def test_the_prober_sees_errors_and_their_end(tmp_path: Path) -> None:
-    """A repository that is not there is degraded, and healthy when it comes."""
-    with probing(Repository(NAME, Layout(tmp_path / "away"))) as guarded:
-        assert soon(lambda: state(guarded) is State.DEGRADED)
-        assert guarded.health.detail.endswith(".layers: No such file or directory")
-        (tmp_path / "away" / ".layers").mkdir(parents=True)
-        assert soon(lambda: state(guarded) is State.HEALTHY)
-
-
-def test_stopped_probing_ends_its_thread(repository: Held) -> None:
-    """Nothing is left that could touch the repository."""
-    with probing(repository) as guarded:
-        name = f"prober of {guarded.name}"
-        assert any(thread.name == name for thread in threading.enumerate())
-    assert soon(lambda: not any(thread.name == name for thread in threading.enumerate()))
-
-
-@pytest.mark.root
-def test_another_mount_clears_what_hung_on_the_last(repository: Held) -> None:
-    """What hung may hang for ever: it says nothing of the mount that takes its place, also where it is given up later
-    than that."""
-    mounting.needs_root()
-    hold(repository, "a", "b")
-    with probing(repository, deadline=0.6) as guarded:
-        assert reason(find(guarded, "a")) is Reason.TIMEOUT
-        late = threading.Thread(target=find, args=(guarded, "b"))
-        late.start()
-        with mounting.mounted("none", str(repository.layout.root), repository.layout.root, ["bind"]):
-            assert soon(lambda: guarded.mounts == 1, 2.0)
-            late.join()
-            repository.holding.clear()
-            assert isinstance(find(guarded, "a"), Layer)
-            assert isinstance(find(guarded, "b"), Layer)
-            assert state(guarded) is State.HEALTHY
-    for thread in threading.enumerate():
-        assert thread is not late
-
-
-TABLE = r"""21 1 0:20 / / rw - ext4 /dev/sda rw
-30 21 0:30 / /cvmfs rw - autofs auto rw
-31 30 0:31 / /cvmfs/a.example.org rw - fuse cvmfs2 rw
-32 30 0:32 / /cvmfs/a.example rw - fuse cvmfs2 rw
-33 21 0:33 / /mnt/a\040b rw - fuse cvmfs2 rw
-34 30 0:34 / /cvmfs/a.example.org rw - fuse cvmfs2 rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "number"),
-    [
-        ("/cvmfs/a.example.org", "34"),
-        ("/cvmfs/a.example.org/.layers", "34"),
-        ("/cvmfs/a.example", "32"),
-        ("/cvmfs/b", "30"),
-        ("/mnt/a b/c", "33"),
-        ("/mnt", "21"),
-    ],
-)
-def test_the_mount_of_a_path(tmp_path: Path, path: str, number: str) -> None:
-    """The deepest that holds it, and of several on one directory the last; names are compared whole."""
-    (tmp_path / "table").write_text(TABLE)
-    assert mount_of(Path(path), tmp_path / "table") == number
-
-
-def test_the_revision_is_read_once_an_interval(tmp_path: Path) -> None:
-    """By the first caller, then by the prober: no Prepare pays for it."""
-    read = list[float]()
-
-    @dataclass(frozen=True)
-    class Counted(Repository):
-        def find_revision(self) -> int | None:
-            read.append(time.monotonic())
-            return len(read)
-
-    (tmp_path / ".layers").mkdir()
-    with probing(Counted(NAME, Layout(tmp_path)), LONG, 0.3) as guarded:
-        assert guarded.find_revision() == 1
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
-            guarded.find_revision()
-        assert 2 <= len(read) <= 5
-        assert guarded.find_revision() == len(read)

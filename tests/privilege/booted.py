@@ -34,7 +34,11 @@ mount --make-rshared /
 mount -t proc proc /proc
 mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys
 mount --bind {own} /srv
+mount --make-private /srv
+{keep}
+mount --make-shared /srv
 for place in /run /var/lib /var/tmp /tmp /etc/systemd; do mount -t tmpfs tmpfs $place; done
+{show}
 unified=$(findmnt -no FSTYPE {cgroups})
 umount -l {cgroups}
 if [ "$unified" = cgroup2 ]; then mount -t cgroup2 cgroup2 {cgroups}; else
@@ -93,7 +97,8 @@ def booted(repository: Path = Path("/srv/repository")) -> Iterator[Booted]:
     _write_units(own / "units")
     (own / "repository").mkdir()
     (own / "config.toml").write_text(f'repository = "{NAME}"\nabsolute-mountpoint = "{repository}"\ndeadline = 2\n')
-    (own / "init").write_text(_INIT.format(own=own, cgroups=CGROUPS, systemd=SYSTEMD))
+    keep, show = _kept_over_the_tmpfs(own)
+    (own / "init").write_text(_INIT.format(own=own, cgroups=CGROUPS, systemd=SYSTEMD, keep=keep, show=show))
     join = "".join(f"echo $$ > {shlex.quote(str(path))}/cgroup.procs; " for path in group)
     command = f"{join} exec unshare -m -p -f -u -i -C --kill-child sh {own}/init"
     with (own / "console").open("wb") as console:
@@ -109,12 +114,31 @@ def booted(repository: Path = Path("/srv/repository")) -> Iterator[Booted]:
         shutil.rmtree(own)
 
 
+def _needed() -> list[Path]:
+    """Directories without which the daemon cannot start here, wherever they are."""
+    return sorted({_PROJECT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()})
+
+
+def _kept_over_the_tmpfs(own: Path) -> tuple[str, str]:
+    """Commands that bind what is needed to a safe place, and back to where it was: it may be below /tmp."""
+    keep, show = [], []
+    for number, path in enumerate(_needed()):
+        (own / "kept" / f"{number}").mkdir(parents=True)
+        place, kept = shlex.quote(str(path)), f"/srv/kept/{number}"
+        keep.append(f"mount --bind {place} {kept}; mount -o remount,bind,ro {kept}")
+        bind = f"mkdir -p {place}; mount --bind {kept} {place}; mount -o remount,bind,ro {place}"
+        show.append(f'[ -n "$(ls -A {place} 2>/dev/null)" ] || {{ {bind}; }}')
+    return "\n".join(keep), "\n".join(show)
+
+
 def _write_units(units: Path) -> None:
     (units / f"{UNIT.name}.d").mkdir(parents=True)
     shutil.copy(UNIT, units)
     (units / "default.target").write_text(_TARGET)
-    python = Path(sys.executable).resolve().parents[1]
-    home = f"ProtectHome=tmpfs\nBindReadOnlyPaths={python}\n" if python.is_relative_to("/root") else ""
+    hidden = [path for path in _needed() if path.parts[1] in ("root", "home", "tmp", "var")]
+    home = "".join(f"BindReadOnlyPaths={path}\n" for path in hidden)
+    if any(path.parts[1] in ("root", "home") for path in hidden):
+        home += "ProtectHome=tmpfs\n"
     (units / f"{UNIT.name}.d" / "here.conf").write_text(
         f"[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\n"
         f"ExecStart={sys.executable} -m snapshotter.cli.main serve --config /srv/config.toml\n"
