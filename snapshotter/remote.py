@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import DataLoss
+from cvmfsrepo.errors import DataLoss, ResourceExhausted
 from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.outline import Outline
 from cvmfsrepo.reasons import Reason, reason_of
@@ -86,7 +86,7 @@ class RemoteLayers:
         try:
             return self._with_shims(repository, found)
         except (OSError, DataLoss, UnicodeError) as error:  # a name too long, an attribute that this disk does not take
-            if isinstance(error, OSError) and of_os(error):
+            if isinstance(error, OSError) and isinstance(of_os(error), ResourceExhausted):
                 raise  # a full disk is no reason to download
             layer = found.layer.digest
             return Missing(Reason.MARKERS_UNAVAILABLE, f"shims of layer {layer} cannot be written: {error}")

@@ -113,7 +113,7 @@ class Snapshotter:
     def cleanup(self) -> None:
         """Removes directories that no record has."""
         with self._store.transaction() as transaction:  # no directory gets its number meanwhile
-            orphans = self._disk.set_aside(transaction.ids(), transaction.last_number())
+            orphans = self._disk.set_aside(transaction.ids())
         for path in orphans:
             remove_tree(path)
 
