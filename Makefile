@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made when it is needed and made again when its description changes.
 #   make demo       a real containerd runs a real image out of a repository
 #   make test       check, then all tests; as root, for they mount (two at a time)
-#   make test-fast  what runs within a minute, without root, engines or FUSE
+#   make test-fast  what needs no root, engines or FUSE (a minute and a half on two cores)
 #   make check      ruff and mypy
 #   make protos     regenerate the modules below protos/
 #   make bench      ratios against containerd's overlayfs
