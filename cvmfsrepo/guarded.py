@@ -4,8 +4,14 @@ The prober looks every `interval` seconds whether the repository answers, so tha
 runs into it, and its end soon after it. A probe that hangs is not repeated on the same mount: when the mount recovers
 the probe comes back by itself; and when another is mounted in its place, which the kernel's mount table tells without
 touching it, a new probe goes there, and what hung on the old one counts no more.
+
+A layer that hung is under suspicion: calls about it are answered at once, so that however often it is asked for, it
+costs nobody a deadline and a thread, nor the other layers a breaker that opens. An error that takes long counts as a
+hang here too: a CVMFS client gives up on what it cannot fetch after many seconds. The suspicion ends with an answer,
+late or not, or a quick error; where the look ended in another way the prober looks again, one layer after the other.
 """
 
+import contextlib
 import os
 import re
 import threading
@@ -17,7 +23,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cvmfsrepo.access import Access, Crowded, DeadlineExpired
-from cvmfsrepo.breaker import Breaker, Health, State
+from cvmfsrepo.breaker import SLOW, Breaker, Health, State
+from cvmfsrepo.contained import listed_directory
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.reasons import Reason, reason_of
 from cvmfsrepo.repository import Layer, Missing, Repository
@@ -37,11 +44,13 @@ _GOOD_ANSWERS = frozenset({Reason.ABSENT, Reason.MARKERS_UNAVAILABLE})
 
 @dataclass(slots=True)
 class _Look:
-    """A call about a layer (or none); `mount` counts the mounts that there were when it began."""
+    """A call about a layer (or none). `mount` counts the mounts that there were when it was asked for; `runs` while a
+    thread is at it; `seconds` is what it took then."""
 
     layer: Digest | None
     mount: int
-    ended: bool = False
+    runs: bool = False
+    seconds: float = 0.0
 
 
 class GuardedRepository:
@@ -53,9 +62,9 @@ class GuardedRepository:
         self._access = Access(deadline)
         self._breaker = Breaker()
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._looking_again = threading.Lock(), threading.Lock()
         self._mounts = 0
-        self._suspects = set[Digest]()
+        self._suspects: dict[Digest, _Look] = {}
         self._seen: dict[Digest, float] = {}
         self._revision: int | None = None
         self._revision_read = float("-inf")
@@ -85,15 +94,15 @@ class GuardedRepository:
         counts from now."""
         if refusal := self._refusal(layer):
             return refusal
-        began, look = time.monotonic(), _Look(layer, self._mounts)
+        look = _Look(layer, self._mounts)
         try:
             answer = self._access.call(lambda: self._clearing(look, work), until)
         except DeadlineExpired as error:
             return self._hung(look, error)
         except OSError as error:
-            return self._failed(Missing(reason_of(error), f"repository {self.name}: {error}"), began, layer)
+            return self._failed(look, Missing(reason_of(error), f"repository {self.name}: {error}"))
         if isinstance(answer, Missing) and answer.reason not in _GOOD_ANSWERS:
-            return self._failed(answer, began, layer)
+            return self._failed(look, answer)
         self._breaker.answered()
         return answer
 
@@ -142,18 +151,23 @@ class GuardedRepository:
             since = f"has not answered for {time.monotonic() - health.since:.0f} s ({health.detail})"
             return Missing(Reason.BREAKER_OPEN, f"repository {self.name} {since}; it is probed all the time")
         if layer in self._suspects:
-            return Missing(Reason.TIMEOUT, f"repository {self.name}: an earlier look at layer {layer} still hangs")
+            known = f"did not answer when it was looked at, which goes on every {self.interval:g} s"
+            return Missing(Reason.TIMEOUT, f"repository {self.name}: layer {layer} {known}")
         return None
 
     def _clearing(self, look: _Look, work: Callable[[], T]) -> T:
-        """The work, after which, however late, nothing hangs on its layer any more."""
+        """The work, whose answer, however late, ends the suspicion of its layer; so does a quick error."""
+        began, good, look.runs = time.monotonic(), False, True
         try:
-            return work()
+            answer = work()
+            good = not isinstance(answer, Missing) or answer.reason in _GOOD_ANSWERS
+            return answer
         finally:
             with self._lock:
-                look.ended = True
-                if look.layer is not None and look.mount == self._mounts:
-                    self._suspects.discard(look.layer)
+                look.runs, look.seconds = False, time.monotonic() - began
+                good = good or look.seconds < min(SLOW, self.deadline)
+                if good and look.layer is not None and look.mount == self._mounts:
+                    self._suspects.pop(look.layer, None)
 
     def _hung(self, look: _Look, problem: DeadlineExpired) -> Missing:
         missing = Missing(Reason.TIMEOUT, f"repository {self.name}: {problem}")
@@ -161,18 +175,21 @@ class GuardedRepository:
             return missing
         with self._lock:
             is_of_now = look.mount == self._mounts
-            if look.layer is not None and is_of_now and not look.ended:
-                self._suspects.add(look.layer)
+            if look.layer is not None and is_of_now and look.runs:
+                self._suspects[look.layer] = look
         if is_of_now:
             self._breaker.hung(str(problem), look.layer)
         return missing
 
-    def _failed(self, missing: Missing, began: float, layer: Digest | None) -> Missing:
-        self._breaker.failed(missing.detail, time.monotonic() - began, layer)
+    def _failed(self, look: _Look, missing: Missing) -> Missing:
+        with self._lock:
+            if look.layer is not None and look.seconds >= SLOW and look.mount == self._mounts:
+                self._suspects[look.layer] = look
+        self._breaker.failed(missing.detail, look.seconds, look.layer)
         return missing
 
     def _look(self, layers: list[Digest]) -> Missing | None:
-        began, looks = time.monotonic(), [_Look(layer, self._mounts) for layer in layers]
+        looks = [_Look(layer, self._mounts) for layer in layers]
         works = [
             partial(self._clearing, look, partial(self.repository.find_layer, layer))
             for look, layer in zip(looks, layers, strict=True)
@@ -184,19 +201,19 @@ class GuardedRepository:
             except DeadlineExpired as error:
                 found = self._hung(look, error)
             else:
-                self._note(found, began)
+                self._note(look, found)
             if isinstance(found, Missing):
                 unreadable = unreadable or _naming(layer, found)
         return unreadable
 
-    def _note(self, found: Layer | Missing, began: float) -> None:
+    def _note(self, look: _Look, found: Layer | Missing) -> None:
         """What an answer about a layer says of the repository's health."""
         if isinstance(found, Layer):
             self.saw(found.digest)
-        if isinstance(found, Layer) or found.reason in _GOOD_ANSWERS:
-            self._breaker.answered()
+        if isinstance(found, Missing) and found.reason not in _GOOD_ANSWERS:
+            self._failed(look, found)
         else:
-            self._breaker.failed(found.detail, time.monotonic() - began)
+            self._breaker.answered()
 
     def _probe_regularly(self) -> None:
         hanging: dict[str, threading.Event] = {}
@@ -235,7 +252,8 @@ class GuardedRepository:
         """One look at the layers' directory, and at the revision."""
         problem = ""
         try:
-            with os.scandir(self.repository.layout.layers) as names:
+            layout = self.repository.layout
+            with listed_directory(layout.root, layout.layers) as directory, os.scandir(directory) as names:
                 next(names, None)
             self._note_revision()
         except OSError as error:
@@ -243,6 +261,31 @@ class GuardedRepository:
         if mount == self._mounts:
             self._breaker.probed(problem)
         done.set()
+        if not problem and self._looking_again.acquire(blocking=False):
+            try:
+                self._look_again(mount)
+            finally:
+                self._looking_again.release()
+
+    def _look_again(self, mount: int) -> None:
+        """Looks at layers under suspicion, the longest first, up to one that has no answer: so a probe costs one thread
+        that hangs, however many they are, and when the trouble is over the suspicion of all ends at once."""
+        while mount == self._mounts and not self._stop.is_set() and (found := self._next_suspect(mount)):
+            layer, look = found
+            with contextlib.suppress(DeadlineExpired, OSError):
+                self._access.call(partial(self._clearing, look, partial(self.repository.find_layer, layer)))
+            if layer in self._suspects:
+                return
+
+    def _next_suspect(self, mount: int) -> tuple[Digest, _Look] | None:
+        """A new look at the first layer that no call hangs on; it goes to the end of the line."""
+        with self._lock:
+            layer = next((layer for layer, last in self._suspects.items() if not last.runs), None)
+            if layer is None:
+                return None
+            del self._suspects[layer]
+            self._suspects[layer] = look = _Look(layer, mount)
+            return layer, look
 
     def _note_revision(self) -> None:
         self._revision = self.repository.find_revision()

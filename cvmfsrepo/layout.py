@@ -6,8 +6,10 @@ The tree is DUCC's (unpacked.cern.ch), plus what this project adds under `.metad
     .layers/<ab>/<hex>/.metadata/layers.json      DUCC's: diff id and sizes
     .layers/<ab>/<hex>/.metadata/origin.json      DUCC's: the configs of the images that brought the layer
     .layers/<ab>/<hex>/.metadata/tree.v1          ours: the layer's tree record
+    .layers/<ab>/<hex>/.metadata/tar-split.json.gz    ours: what gives the layer's tar back, with the files of layerfs
     .metadata/<registry>/<repo>:<tag>/manifest.json   DUCC's: the manifest with capitalised keys
-    .metadata/blobs/sha256/<ab>/<hex>             ours: manifests and configs, byte for byte
+    .metadata/<registry>/<repo>:<tag>/image.v1        ours: the digests of the original manifest and indexes
+    .metadata/blobs/sha256/<ab>/<hex>             ours: manifests, configs and image indexes, byte for byte
     .metadata/diffid/<ab>/<hex>                   ours: relative link to the layer of this diff id
 """
 
@@ -22,6 +24,8 @@ CATALOG_MARKER = ".cvmfscatalog"
 """Name of the empty file that cuts a nested catalog; a visible file in every directory that carries it."""
 
 TREE_RECORD = "tree.v1"
+TAR_SPLIT = "tar-split.json.gz"
+IMAGE_POINTER = "image.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,17 @@ class Layout:
     def tree_record(self, digest: Digest) -> Path:
         return self.layer_metadata(digest) / TREE_RECORD
 
+    def tar_split(self, digest: Digest) -> Path:
+        return self.layer_metadata(digest) / TAR_SPLIT
+
     def image_metadata(self, reference: Reference) -> Path:
         return self.metadata / reference.registry / f"{reference.repository}{reference.suffix}"
 
     def manifest_json(self, reference: Reference) -> Path:
         return self.image_metadata(reference) / "manifest.json"
+
+    def image_pointer(self, reference: Reference) -> Path:
+        return self.image_metadata(reference) / IMAGE_POINTER
 
     def blob(self, digest: Digest) -> Path:
         return self.metadata / "blobs" / "sha256" / digest.hex[:2] / digest.hex

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+import msgspec
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.contained import holder_of, listed_directory, opened_file
@@ -25,6 +28,7 @@ from cvmfsrepo.walk import outline_by_walk
 _HEAD_CHUNK = 128 << 10
 _RECORD_LIMIT = 256 << 20
 _METADATA_LIMIT = 64 << 20
+_POINTER_LIMIT = 64 << 10
 _PATHS_LIMIT = 256 << 20
 """Bytes of the paths of a layer's markers together with those of the directories above them."""
 
@@ -51,6 +55,33 @@ class Image:
 
     reference: Reference
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The original documents of an image: its manifest, and the image indexes that led there, topmost first. Each is
+    kept as a blob."""
+
+    manifest: Digest
+    indexes: tuple[Digest, ...] = ()
+
+    @classmethod
+    def parse(cls, content: bytes, thing: str) -> Self:
+        """Keys that are not known are passed over; InvalidArgument where a digest is missing or is none."""
+        try:
+            document = msgspec.json.decode(content, type=_PointerDocument)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidArgument(thing, content[:80], f"does not parse: {error}") from None
+        return cls(Digest.parse(document.manifest), tuple(map(Digest.parse, document.indexes)))
+
+    def encode(self) -> bytes:
+        """The same pointer always gives the same bytes."""
+        return msgspec.json.encode(_PointerDocument(str(self.manifest), tuple(map(str, self.indexes))))
+
+
+class _PointerDocument(msgspec.Struct):
+    manifest: str
+    indexes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +160,22 @@ class Repository:
             raise NotFound("image", str(reference), f"is not published in {self.name}")
         return Image(reference, parse_manifest(content, f"manifest {path} of image"))
 
+    def find_pointer(self, reference: Reference) -> Pointer | None:
+        """The original documents of a published image, or None where its publisher kept none. DUCC does not know of
+        them: where it has published another image under the name since, `get_image` gives that one, and whoever wants
+        the original has to compare the two. DataLoss where the pointer is damaged; OSError where the repository does
+        not answer."""
+        path = self.layout.image_pointer(reference)
+        content = self._read_limited(path, _POINTER_LIMIT)
+        if content is None:
+            return None
+        try:
+            return Pointer.parse(content, f"image pointer {path}:")
+        except InvalidArgument as error:
+            raise DataLoss("image pointer", str(path), f"is damaged: {error}", "publish the image again") from None
+
     def get_blob(self, digest: Digest) -> bytes:
-        """A manifest or config, byte for byte, verified."""
+        """A manifest, config or image index, byte for byte, verified."""
         path = self.layout.blob(digest)
         content = self._read_limited(path, _METADATA_LIMIT)
         if content is None:

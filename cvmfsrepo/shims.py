@@ -20,7 +20,7 @@ import msgspec
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
-from cvmfsrepo.outline import CATALOG, Outline
+from cvmfsrepo.outline import CATALOG, Outline, Source
 from cvmfsrepo.tree import Entry
 from cvmfsrepo.whiteouts import ancestors
 
@@ -120,11 +120,18 @@ def _own_catalog_below(below: Below, path: bytes) -> Found | None:
 
 def _inherited(outline: Outline, below: Below, implied: Iterable[bytes]) -> dict[bytes, Entry]:
     """What implied directories take from elsewhere: everything from the one below; or, where they are new, the group
-    of the setgid directory that they are made in."""
+    of the setgid directory that they are made in, if that bit comes from below too.
+
+    A setgid directory that the layer itself lists has given its group already, in the tar's order: the record says
+    which. Two things cannot be known. A raw layer without a record has no order: there the listed directory counts as
+    standing before what is in it, as tools write it. And where a record's layer lists a directory only after what is
+    in it, and the layers below have it setgid, what is new in it keeps the record's group and not theirs.
+    """
     known, taken = {entry.path: entry for entry in outline.directories}, dict[bytes, Entry]()
+    listed = known if outline.source is Source.WALK else {}
     for path in sorted(implied):
         above = posixpath.dirname(path)
-        parent = taken.get(above) or known.get(above)
+        parent = taken.get(above) or listed.get(above)
         found = below(path)
         if found and found.entry.is_directory:
             taken[path] = found.entry

@@ -119,6 +119,8 @@ class StandIn:
         ask_for_parallel_lookups(fuse._libfuse)
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        """Also the answer to a lookup. Files have a link count of 1 and the inode of their name, so no caller sees that
+        two names are one file; a directory's count is the source's."""
         found = os.lstat(self._real(path))
         uid, gid = self.owner or (found.st_uid, found.st_gid)
         when = found.st_mtime_ns - (found.st_mtime_ns % 10**9 if self.whole_seconds else 0)
@@ -169,6 +171,7 @@ class StandIn:
         return own + list(self._repository_attributes()) if path == "/" else own
 
     def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        """A magic attribute hides one of the same name that the source has; ENODATA where there is neither."""
         real = self._real(path)
         if name.startswith("user.") and (magic := self._magic_attribute(real, name)):
             return magic.encode()

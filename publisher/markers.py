@@ -31,20 +31,16 @@ class Deletions:
         return {**self.devices, **self.names}
 
     def take(self, member: Member) -> bool:
-        """Whether the member is no entry of the tree: a marker, which is kept, or a reserved name of AUFS."""
+        """Whether the member is no entry of the tree but a marker, which is kept."""
         directory, name = posixpath.split(member.path)
-        parts = member.path.split(b"/")
-        if any(part.startswith(_RESERVED) for part in parts[:-1]):
-            return True
-        if any(is_oci_marker(part) for part in parts[:-1]):
+        if any(is_oci_marker(part) for part in directory.split(b"/")):
             _refuse(member, "lies below a name that marks a deletion")
         if name == OCI_OPAQUE:
             self.opaques.add(directory)
         elif (target := oci_whiteout_target(name)) is not None:
             self.names[posixpath.join(directory, target)] = member
         elif is_oci_marker(name):
-            if not name.startswith(_RESERVED):
-                _refuse(member, "is a deletion marker that names nothing")
+            _refuse(member, "is a deletion marker that names nothing")
         elif _is_device_zero(member) or (member.kind is Kind.HARD_LINK and member.target in self.devices):
             self.devices[member.path] = member
         else:
@@ -57,6 +53,12 @@ class Deletions:
         opaque mark."""
         opaques = self.opaques | remade if notation is Notation.OVERLAY else self.opaques
         return Markers(tuple(sorted(self.whiteouts)), tuple(sorted(opaques)))
+
+
+def is_reserved(path: bytes) -> bool:
+    """Whether a name is of AUFS's own book-keeping, which is neither an entry nor a marker."""
+    *above, name = path.split(b"/")
+    return any(part.startswith(_RESERVED) for part in above) or (name.startswith(_RESERVED) and name != OCI_OPAQUE)
 
 
 def take_overlay_marks(member: Member) -> tuple[dict[str, bytes], bool]:

@@ -14,7 +14,7 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, FailedPrecondition, InvalidArgument
 from cvmfsrepo.layout import Layout, diff_id_target
 from cvmfsrepo.oci import Descriptor, Manifest, Reference, parse_config, parse_manifest
-from cvmfsrepo.repository import Missing, Repository
+from cvmfsrepo.repository import Missing, Pointer, Repository
 from cvmfsrepo.tree import Notation, encode, make_record
 from publisher import asingested, ducc
 from publisher.progress import Listener, Silent
@@ -29,8 +29,8 @@ _REBUILD = "the image is inconsistent: build it again"
 @dataclass(frozen=True, slots=True)
 class Form:
     """How the repository is written. The defaults are this project's; the others are for tests against what DUCC
-    leaves: `as_ingested` takes from a raw layer what an ingest loses, without `record` there is no tree record, no
-    blob and no diff id link, without `layers_json` not even DUCC's own file."""
+    leaves: `as_ingested` takes from a raw layer what an ingest loses, without `record` there is nothing that
+    DUCC does not write, without `layers_json` not even DUCC's own file."""
 
     notation: Notation = Notation.OVERLAY
     as_ingested: bool = False
@@ -107,8 +107,7 @@ def publish_image(
         _add_origins(transaction, layout, present, manifest.config.digest)
         if form.record:
             _add_links(transaction, layout, [layer for layer in layers if layer.digest not in left])
-            transaction.add_file(source.config, layout.blob(manifest.config.digest))
-            transaction.add_file(source.manifest, layout.blob(Digest.of(source.manifest)))
+            _add_documents(transaction, layout, source, reference)
         transaction.add_file(ducc.manifest_json(source.manifest), layout.manifest_json(reference))
         transaction.show()
         if form.as_ingested:
@@ -187,7 +186,10 @@ def _stage(
     make_directories(metadata, staged.parent)
     make_directories(layerfs, staged.parent)
     with source.open_blob(layer.blob) as raw:
-        unpacked = unpack(raw, layer.blob, layer.diff_id, layerfs, form.notation, space, listener.advance)
+        unpacked = unpack(
+            raw, layer.blob, layer.diff_id, layerfs, form.notation, space, listener.advance,
+            metadata / layout.tar_split(layer.digest).name if form.record and not form.as_ingested else None,
+        )  # fmt: skip
     added = asingested.ingest(layerfs, unpacked.entries, form.owner, time.time_ns()) if form.as_ingested else ()
     if form.layers_json:
         write_file(metadata / "layers.json", ducc.layers_json(layer.digest, layer.diff_id, unpacked.tar_size))
@@ -209,6 +211,14 @@ def _mark_catalogs(layout: Layout, form: Form, layers: list[_Wanted]) -> None:
 def _add_links(transaction: Transaction, layout: Layout, layers: list[_Wanted]) -> None:
     for layer in layers:
         transaction.add_link(diff_id_target(layer.digest), layout.diff_id_link(layer.diff_id))
+
+
+def _add_documents(transaction: Transaction, layout: Layout, source: Source, reference: Reference) -> None:
+    """What the image was published from, byte for byte, and then the pointer that leads there."""
+    for document in (source.config, source.manifest, *source.indexes):
+        transaction.add_file(document, layout.blob(Digest.of(document)))
+    pointer = Pointer(Digest.of(source.manifest), tuple(map(Digest.of, source.indexes)))
+    transaction.add_file(pointer.encode(), layout.image_pointer(reference))
 
 
 def _add_origins(transaction: Transaction, layout: Layout, layers: list[_Wanted], config: Digest) -> None:

@@ -40,13 +40,14 @@ class Blobs(Protocol):
 @dataclass(frozen=True, slots=True)
 class Source:
     """One image to be published: `reference` is its name where the source gives one, `manifest` and `config` are the
-    original bytes, verified."""
+    original bytes, verified, and `indexes` those of the image indexes that led to them."""
 
     text: str
     reference: Reference | None
     manifest: bytes
     config: bytes
     blobs: Blobs
+    indexes: tuple[bytes, ...] = ()
 
     def open_blob(self, descriptor: Descriptor) -> AbstractContextManager[io.RawIOBase]:
         """A layer's bytes as they come; whoever reads them verifies them."""
@@ -110,11 +111,12 @@ def _open_layout(text: str, rest: str, platform: Platform) -> Source:
         raise NotFound("OCI layout", str(path), "has no index.json", _FORMS) from None
     blobs = LayoutBlobs(path)
     chosen = _choose(index.manifests, name, platform, path)
-    manifest = read_document(blobs, chosen, "manifest")
+    manifest, indexes = read_document(blobs, chosen, "manifest"), tuple[bytes, ...]()
     if is_index(manifest):
+        indexes = (manifest,)
         manifest = read_document(blobs, choose_manifest(parse_index(manifest), platform), "manifest")
     ref = name or (chosen.annotations or {}).get(_REF_NAME, "")
-    return Source(text, _reference_of(path, ref), manifest, _config(blobs, manifest), blobs)
+    return Source(text, _reference_of(path, ref), manifest, _config(blobs, manifest), blobs, indexes)
 
 
 def _layout_and_name(rest: str) -> tuple[Path, str]:
@@ -159,10 +161,11 @@ def _open_registry(text: str, name: str, platform: Platform) -> Source:
 
     reference = Reference.parse(name)
     blobs = RegistryBlobs(reference, plain=_is_loopback(reference.registry))
-    manifest = blobs.read_manifest(reference.digest)
+    manifest, indexes = blobs.read_manifest(reference.digest), tuple[bytes, ...]()
     if is_index(manifest):
+        indexes = (manifest,)
         manifest = blobs.read_manifest(choose_manifest(parse_index(manifest), platform).digest)
-    return Source(text, reference, manifest, _config(blobs, manifest), blobs)
+    return Source(text, reference, manifest, _config(blobs, manifest), blobs, indexes)
 
 
 def _config(blobs: Blobs, manifest: bytes) -> bytes:

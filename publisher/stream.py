@@ -76,11 +76,14 @@ class _Readable(Protocol):
 
 
 class TarBytes:
-    """The uncompressed tar of a blob, forward only, in the form that tarfile reads from."""
+    """The uncompressed tar of a blob, forward only, in the form that tarfile reads from. `tap` is given each of its
+    bytes once, in pieces, when the reader takes them."""
 
-    def __init__(self, blob: io.RawIOBase, layer: Digest) -> None:
+    def __init__(
+        self, blob: io.RawIOBase, layer: Digest, tap: Callable[[memoryview], object] = lambda piece: None
+    ) -> None:
         self._source = _decompressed(io.BufferedReader(blob, CHUNK))
-        self._layer = layer
+        self._layer, self._tap = layer, tap
         self._hash = hashlib.sha256()
         self._buffer = memoryview(b"")
         self._position = 0
@@ -148,6 +151,8 @@ class TarBytes:
     def _take(self, size: int) -> memoryview:
         piece, self._buffer = self._buffer[:size], self._buffer[size:]
         self._position += size
+        if not self.padded:
+            self._tap(piece)
         return piece
 
     def _fill(self) -> bool:

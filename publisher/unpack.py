@@ -2,8 +2,9 @@
 
 The layer is read once. Later members of a name replace earlier ones as containerd's applier does: a directory over a
 directory merges, anything else replaces what is there. Markers are about the layers below wherever they stand in the
-tar, so they are written last, when it is known what the layer makes anew. Nobody may see the directory before
-`unpack` has returned: only then are both digests known to be right.
+tar, so they are written last, when it is known what the layer makes anew; but the directories that they need are made
+in the tar's order, for their group depends on it. Nobody may see the directory before `unpack` has returned: only then
+are both digests known to be right.
 """
 
 import errno
@@ -24,11 +25,12 @@ from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.tree import Entry, Notation
 from cvmfsrepo.whiteouts import OCI_OPAQUE, OCI_PREFIX, OVERLAY_OPAQUE, Markers
 from publisher.contained import REMEDY, Inside
-from publisher.markers import Deletions, take_overlay_marks
+from publisher.markers import Deletions, is_reserved, take_overlay_marks
 from publisher.members import Kind, Member, walk_content, walk_members
 from publisher.removal import remove_tree
 from publisher.space import FreeSpace
 from publisher.stream import TarBytes, VerifiedBlob
+from publisher.tarsplit import TarSplit, written_to
 
 _IMPLIED_MODE = stat.S_IFDIR | 0o755
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,17 +53,19 @@ def unpack(
     notation: Notation,
     space: FreeSpace,
     advance: Callable[[int], object] = lambda count: None,
+    tar_split: Path | None = None,
 ) -> Unpacked:
-    """Unpacks a blob into the empty directory `layerfs`; `advance` is told the bytes read.
+    """Unpacks a blob into the empty directory `layerfs`; `advance` is told the bytes read. At `tar_split` the layer's
+    tar-split is written, where it can have one.
 
     Raises DataLoss (blob, compression, tar or diff id), InvalidArgument (a member that is refused), ResourceExhausted
     and FailedPrecondition (the file system). The directory is then to be thrown away.
     """
     blob = VerifiedBlob(raw, layer, advance)
     try:
-        tar = TarBytes(blob, layer.digest)
-        with Inside(layerfs) as inside:
-            tree = _Tree(inside, tar, layer.digest, space)
+        with Inside(layerfs) as inside, written_to(tar_split, space) as split:
+            tar = TarBytes(blob, layer.digest, split.take)
+            tree = _Tree(inside, tar, layer.digest, space, split)
             for member in walk_members(tar, layer.digest):
                 tree.add(member)
             tar.drain_padding()
@@ -98,8 +102,8 @@ class _Node:
 class _Tree:
     """The directory that is being filled, and what is known of it."""
 
-    def __init__(self, inside: Inside, tar: TarBytes, layer: Digest, space: FreeSpace) -> None:
-        self._inside, self._tar, self._layer, self._space = inside, tar, layer, space
+    def __init__(self, inside: Inside, tar: TarBytes, layer: Digest, space: FreeSpace, split: TarSplit) -> None:
+        self._inside, self._tar, self._layer, self._space, self._split = inside, tar, layer, space, split
         self._nodes = {b"": _Node(_IMPLIED_MODE, 0, 0, 0, implied=True)}
         self.deletions = Deletions()
         self.remade = frozenset[bytes]()
@@ -109,12 +113,15 @@ class _Tree:
     def add(self, member: Member) -> None:
         """Makes one member; what stands for a deletion is kept for `finish`."""
         self._space.take(0)
-        if self.deletions.take(member):
-            if member.path in self._nodes and member.path in self.deletions.devices:
-                self._remove(member.path)
+        if is_reserved(member.path):
             return
+        is_marker = self.deletions.take(member)
         with _refusals(member.path):
-            if member.path:
+            if is_marker:
+                self._parent(member)
+                if member.path in self._nodes and member.path in self.deletions.devices:
+                    self._remove(member.path)
+            elif member.path:
                 self._make(member)
             elif member.kind is Kind.DIRECTORY:
                 self._describe(self._inside.root, b".", self._nodes[b""], member)
@@ -127,8 +134,6 @@ class _Tree:
             with _refusals(path):
                 self._inside.parent(path, self._imply_for(0))
         self.remade = frozenset(p for p in self.deletions.whiteouts if p in self._nodes and self._nodes[p].is_directory)
-        for path in self.remade:
-            self._nodes[path].implied = False
         if notation is Notation.OVERLAY:
             self._write_overlay_markers()
         else:
@@ -165,8 +170,10 @@ class _Tree:
         return self._inside.parent(member.path, self._imply_for(member.mtime))
 
     def _imply_for(self, mtime: int) -> Callable[[int, bytes, bytes], None]:
-        """Makes a directory that the tar does not list, with the time of the member that needs it: the same tar gives
-        the same tree at any time. Below a setgid directory it takes the group, as mkdir gives it in a pull."""
+        """Makes a directory that the tar has not listed yet, with the time of the member that needs it: the same tar
+        gives the same tree at any time. Below a directory that is setgid by now it takes the group, as mkdir gives it
+        in a pull; one that the tar lists as setgid later gives nothing to what is in it already. What the layers below
+        have there is the node's to add."""
 
         def imply(above: int, name: bytes, path: bytes) -> None:
             os.mkdir(name, 0o700, dir_fd=above)
@@ -195,9 +202,10 @@ class _Tree:
     def _write_file(self, parent: int, name: bytes, member: Member) -> None:
         file = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         try:
-            for offset, piece in walk_content(self._tar, member, self._layer):
-                self._space.take(len(piece))
-                _write_at(file, piece, offset)
+            with self._split.content_of(member):
+                for offset, piece in walk_content(self._tar, member, self._layer):
+                    self._space.take(len(piece))
+                    _write_at(file, piece, offset)
             os.ftruncate(file, member.size)
         finally:
             os.close(file)
@@ -219,10 +227,12 @@ class _Tree:
             base = b"/proc/self/fd/%d/%s" % (parent, name)
             for below in remove_tree(base):
                 self._nodes.pop(posixpath.join(path, below), None)
+                self._split.lose(posixpath.join(path, below))
             self._inside.forget()
         else:
             os.unlink(name, dir_fd=parent)
         self._nodes.pop(path)
+        self._split.lose(path)
 
     def _write_overlay_markers(self) -> None:
         """What kernel overlayfs honours. A whiteout has no mode and the marker's owner, as containerd makes it."""

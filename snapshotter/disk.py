@@ -137,8 +137,11 @@ class Disk:
 
     def set_aside(self, known: Iterable[int], last: int | None = None) -> list[Path]:
         """Gives directories whose number no record has a name that no snapshot can get, for a number that a failed
-        transaction gave back is given again. The caller removes what is answered, outside the transaction. What is
-        more than one above the `last` number given away was never ours."""
+        transaction gave back is given again. The caller removes what is answered, outside the transaction.
+
+        `last` is the highest number given away. Somebody else put there what is more than one above it: it may be the
+        only copy of something, so it stays, and the next start reports it (`backup.keep_newer`). A start has kept such
+        directories already and needs no `last`."""
         for number in self.numbers().difference(known):
             directory = self.snapshots / str(number)
             if not self.is_kept(directory.name) and (last is None or number <= last + 1):

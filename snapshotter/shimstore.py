@@ -3,24 +3,21 @@
     <root>/shims/<key>      a shim's directory
     <root>/layers/<hex>.v1  a layer's outline, by the layer's digest
 
-Devices 0:0 need no privilege; a directory's owner needs CAP_CHOWN where it is not ours.
+What a shim's directory holds is `cvmfsrepo/shimtree.py`'s business.
 """
 
 import os
-import posixpath
-import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from cvmfsrepo import xattrs
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.outline import Outline
 from cvmfsrepo.shims import Shim
-from cvmfsrepo.tree import Entry
+from cvmfsrepo.shimtree import write_shim
 from snapshotter.disk import persist, remove_tree
 
 INODES_LIMIT = 100_000
@@ -56,7 +53,7 @@ class ShimStore:
             raise DataLoss("shim", key, f"would take {inodes} inodes, and {INODES_LIMIT} are the limit")
         staged = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.shims))
         try:
-            _write(shim, os.fsencode(staged))
+            write_shim(shim, staged)
             os.rename(staged, target)
         except BaseException as error:
             remove_tree(staged)
@@ -99,32 +96,3 @@ class ShimStore:
         """Shims whose key is not needed."""
         keys = set(needed)
         return [path for path in self.shims.iterdir() if path.name not in keys and not path.name.startswith(_STAGING)]
-
-
-def _write(shim: Shim, base: bytes) -> None:
-    """Makes the tree; metadata last and from the bottom up, for making an entry changes its directory's time."""
-    for entry in shim.directories:
-        if entry.path:
-            os.mkdir(posixpath.join(base, entry.path), 0o700)
-    try:
-        for path in shim.whiteouts:
-            os.mknod(posixpath.join(base, path), stat.S_IFCHR | 0o600, os.makedev(0, 0))
-    except FileExistsError as error:
-        raise DataLoss("marker", error.filename, "is a directory in the same layer") from None
-    for entry, content in shim.files:
-        path = posixpath.join(base, entry.path)
-        with open(path, "xb") as file:
-            file.write(content)
-        _set_metadata(path, entry)
-    for entry in reversed(shim.directories):
-        _set_metadata(posixpath.join(base, entry.path) if entry.path else base, entry)
-
-
-def _set_metadata(path: bytes, entry: Entry) -> None:
-    status = os.lstat(path)
-    if (entry.uid, entry.gid) != (status.st_uid, status.st_gid):
-        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
-    os.chmod(path, stat.S_IMODE(entry.mode))
-    # Overlayfs's own marks are no image's: one in a record would change what the merge shows.
-    xattrs.write_all(path, {n: v for n, v in entry.xattrs.items() if not n.startswith(xattrs.OVERLAY_PREFIXES)})
-    os.utime(path, ns=(entry.mtime, entry.mtime))

@@ -111,9 +111,9 @@ class Snapshotter:
             raise
 
     def cleanup(self) -> None:
-        """Removes directories that no record has."""
+        """Removes directories of ours that no record has."""
         with self._store.transaction() as transaction:  # no directory gets its number meanwhile
-            orphans = self._disk.set_aside(transaction.ids())
+            orphans = self._disk.set_aside(transaction.ids(), transaction.last_number())
         for path in orphans:
             remove_tree(path)
 

@@ -4,7 +4,7 @@ import errno
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,15 @@ from typing import Any
 import pytest
 
 from tests import mounting
+from tests.cvmfsrepo.answers import PROMPT, number_of
 from tests.mounting import Standin, standin
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
-
-PROMPT = 2.0
-"""Seconds within which whatever is not held is answered, on a busy machine too."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _fuse_is_here() -> None:
     mounting.needs_fuse()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Callers; requested before the stand-in, so that they end after it, whose end lets them go."""
-    with ThreadPoolExecutor(80) as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -55,15 +46,6 @@ def remembered(pool: ThreadPoolExecutor, source: Path, tmp_path: Path) -> Iterat
     with standin(source, tmp_path / "mount", kcache=60, negative=60) as running:
         running.patience = 20
         yield running
-
-
-def number_of(call: Callable[[], object]) -> int:
-    """The error that the call ends with; 0 if it succeeds."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def answered(future: Future[Any]) -> bool:

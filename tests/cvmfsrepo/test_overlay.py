@@ -6,7 +6,6 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,17 +31,27 @@ pytestmark = pytest.mark.root
 
 CATALOG = b".cvmfscatalog"
 DIGEST = Digest("0" * 64)
+UNKNOWN_TO_A_WALK = {
+    "own_catalog_files": [(CATALOG, "missing"), (b"data/.cvmfscatalog", "missing")],
+    "setgid_directories_listed_after_their_contents": [(path, "gid") for path in (b"g/early", b"m/early", b"o/early")],
+}
+"""Only a record tells the image's own files from a catalog's, and follows the order of the tar."""
 NASTY = {name: stack for name, stack in nasty.EQUAL_TO_PULL.items() if len(stack.layers) < 20}
 
 
-def ingest(members: Sequence[Member], root: Path) -> None:
-    """What a raw ingest that keeps owners makes of a tar: markers are files, unlisted directories are 0755 and new."""
+def ingest(members: Sequence[Member], root: Path, source: str = "walk") -> None:
+    """What a raw ingest that keeps owners makes of a tar: markers are files, unlisted directories are 0755 and new.
+
+    For a record it is what our publisher makes: an unlisted directory takes the group of one that is setgid by then.
+    """
     base = os.fsencode(root)
     os.mkdir(base, 0o755)
     for member in members:
         path = posixpath.join(base, _path(member))
-        os.makedirs(posixpath.dirname(path), 0o755, exist_ok=True)
+        _need_directory(posixpath.dirname(path))
         _make(member, path, base)
+        if isinstance(member, Dir) and source == "record":
+            _describe(path, member)
     for member in members:
         if isinstance(member, Dir):
             _describe(posixpath.join(base, _path(member)), member)
@@ -54,9 +63,16 @@ def _path(member: Member) -> bytes:
     return os.fsencode(os.path.normpath(member_name(member)))
 
 
+def _need_directory(path: bytes) -> None:
+    if not os.path.isdir(path):
+        _need_directory(posixpath.dirname(path))
+        os.mkdir(path)
+        os.chmod(path, 0o755)
+
+
 def _make(member: Member, path: bytes, base: bytes) -> None:
     if isinstance(member, Dir):
-        os.makedirs(path, 0o755, exist_ok=True)
+        _need_directory(path)
         return
     if os.path.lexists(path):
         os.unlink(path)  # a member that stands twice: the last one counts
@@ -116,7 +132,7 @@ def served(layers: Layers, work: Path, source: str) -> Iterator[Path]:
         place.mkdir(parents=True)
     for number, members in enumerate(layers):
         root = work / f"layer{number}"
-        ingest(members, root)
+        ingest(members, root, source)
         outline = OUTLINES[source](members, root)
         below = tuple(lowers)
         hide = hide_shim(outline, lambda path, below=below: find_below(below, path))  # type: ignore[misc]
@@ -144,8 +160,7 @@ def test_nasty_stacks(tmp_path: Path, stack: Stack, source: str) -> None:
     """Opaque over opaque, deleted and made again, markers whose parent is only below, odd names, and the rest: the
     merged tree is the one that the image means, from a walk and from a record."""
     found = [(difference.path, difference.field) for difference in found_differences(stack.layers, tmp_path, source)]
-    own = source == "walk" and stack.name == "own_catalog_files"  # only a record tells the image's own from a catalog's
-    assert found == ([(CATALOG, "missing"), (b"data/.cvmfscatalog", "missing")] if own else [])
+    assert found == (UNKNOWN_TO_A_WALK.get(stack.name, []) if source == "walk" else [])
 
 
 @pytest.mark.parametrize("source", OUTLINES)
@@ -172,19 +187,9 @@ def test_same_layer_deletes_and_makes_again(tmp_path: Path, source: str) -> None
         assert found_differences(nasty.ALL[name].layers, tmp_path / name, source) == []
 
 
-def without_setgid_directories(layers: Layers) -> Layers:
-    """In one of these an unlisted directory takes the group from whoever makes it there, which no layer says."""
-    return tuple(
-        tuple(
-            replace(member, mode=member.mode & ~stat.S_ISGID) if isinstance(member, Dir) else member for member in layer
-        )
-        for layer in layers
-    )
-
-
 @pytest.mark.parametrize("source", OUTLINES)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(layers=stacks_equal_to_pull().map(without_setgid_directories))
+@given(layers=stacks_equal_to_pull())
 def test_any_stack(tmp_path_factory: pytest.TempPathFactory, source: str, layers: Layers) -> None:
     """Random stacks of a few names, with every type and marker."""
     assert found_differences(layers, tmp_path_factory.mktemp("stack"), source) == []

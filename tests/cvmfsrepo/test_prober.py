@@ -17,6 +17,7 @@ from cvmfsrepo.reasons import Reason
 from cvmfsrepo.repository import Layer, Repository
 from tests import mounting
 from tests.cvmfsrepo.held import LONG, NAME, SHORT, Held, find, held, hold, probing, reason, soon, state
+from tests.privilege.watching import untouched
 
 
 @pytest.fixture
@@ -49,6 +50,19 @@ def test_the_prober_sees_errors_and_their_end(tmp_path: Path) -> None:
         assert guarded.health.detail.endswith(".layers: No such file or directory")
         (tmp_path / "away" / ".layers").mkdir(parents=True)
         assert soon(lambda: state(guarded) is State.HEALTHY)
+
+
+def test_the_prober_follows_no_link(tmp_path: Path) -> None:
+    """What a link in place of the layers leads to is not even opened, and the repository's health says why."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / ".layers").symlink_to(tmp_path / "outside")
+    with (
+        untouched(tmp_path / "outside"),
+        probing(Repository(NAME, Layout(tmp_path / "repository"))) as guarded,
+    ):
+        assert soon(lambda: state(guarded) is State.DEGRADED)
+        assert "'.layers' is a link" in guarded.health.detail
 
 
 def test_stopped_probing_ends_its_thread(repository: Held) -> None:

@@ -87,6 +87,33 @@ def test_implied_directory_over_nothing(found: Entry | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "parent", "gid"),
+    [
+        (Source.RECORD, directory(b"d", implied=True), 50),
+        (Source.WALK, directory(b"d", implied=True), 50),
+        (Source.RECORD, directory(b"d", 0o2775, gid=60), None),
+        (Source.WALK, directory(b"d", 0o2775, gid=60), 60),
+        (Source.WALK, directory(b"d", 0o775, gid=60), None),
+    ],
+)
+def test_new_directory_in_a_setgid_one(source: Source, parent: Entry, gid: int | None) -> None:
+    """It takes the group of one that is setgid below; of one that its own layer lists only where no record has
+    followed the tar's order."""
+    made = msgspec.structs.replace(outline(ROOT, parent, directory(b"d/e", mtime=5, implied=True)), source=source)
+    shim = hide_shim(made, below(ROOT, directory(b"d", 0o2750, gid=50)))
+    assert [entry for entry in shim.directories if entry.path == b"d/e"] == (
+        [directory(b"d/e", gid=gid, mtime=5)] if gid else []
+    )
+
+
+def test_new_directory_in_a_setgid_one_after_a_deletion() -> None:
+    """What the layer deletes and makes again takes nothing from below but the group of the directory around it."""
+    made = outline(ROOT, directory(b"d", implied=True), directory(b"d/e", implied=True), whiteouts=[b"d/e"])
+    shim = hide_shim(made, below(directory(b"d", 0o2750, gid=50), directory(b"d/e", 0o700, uid=9)))
+    assert shim.directories[1:] == (directory(b"d", 0o2750, gid=50), directory(b"d/e", gid=50))
+
+
+@pytest.mark.parametrize(
     ("whiteouts", "opaques", "inherits"),
     [
         ([], [], True),

@@ -5,19 +5,18 @@ import functools
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests import mounting, unmounting
+from tests.cvmfsrepo.answers import PROMPT, number_of
 from tests.mounting import Standin, mounts_at, overlay, standin
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
-PROMPT = 2.0
-"""Seconds within which whatever does not hang is answered, on a busy machine too."""
 START = 10.0
 """Seconds in which a client starts, on a busy machine too."""
 GONE = {errno.ENOTCONN, errno.ECONNABORTED}
@@ -26,13 +25,6 @@ GONE = {errno.ENOTCONN, errno.ECONNABORTED}
 @pytest.fixture(scope="module", autouse=True)
 def _fuse_is_here() -> None:
     mounting.needs_fuse()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Callers; requested before the stand-in, so that they end after it, whose end lets them go."""
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -49,15 +41,6 @@ def served(pool: ThreadPoolExecutor, source: Path, tmp_path: Path) -> Iterator[S
     with standin(source, tmp_path / "mount", revision=7, kcache=60, negative=60) as running:
         running.patience = 20
         yield running
-
-
-def number_of(call: Callable[[], object]) -> int:
-    """The error that the call ends with; 0 if it succeeds."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def revision(running: Standin) -> int:

@@ -1,7 +1,7 @@
 """`python -m tests.fuzz.guided TARGET SECONDS [CORPUS]` looks for input that reaches new code (libFuzzer through
 atheris), starting from the target's valid inputs and going on from what CORPUS holds.
 
-atheris is not among the project's packages: pip install atheris. An input that breaks something is written to the
+atheris is in the extra `fuzz`: pip install -e '.[fuzz]'. An input that breaks something is written to the
 working directory and printed; it becomes a test.
 """
 

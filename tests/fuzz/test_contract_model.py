@@ -77,7 +77,8 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def test_in_process(nodes: Nodes, stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("examples", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_in_process(nodes: Nodes, stack: ExitStack, caplog: pytest.LogCaptureFixture, examples: int) -> None:
     """The snapshotter in this process, closed and opened again at any time."""
     caplog.set_level(logging.CRITICAL, "snapshotter")
     config = Config(root=str(nodes.directory / "root"), repository=NAME, absolute_mountpoint=str(nodes.repository.root))
@@ -89,7 +90,7 @@ def test_in_process(nodes: Nodes, stack: ExitStack, caplog: pytest.LogCaptureFix
     world = World(
         restart(True), nodes.directory / "root", nodes.new_model, nodes.layers, nodes.diff_ids, restart
     )  # fmt: skip
-    run(world, examples=150)
+    run(world, examples)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from snapshotter.snapshotter import Snapshotter
 from tests.fuzz.targets import LAYER, TARGETS, packed
 from tests.snapshotter.layers import HandMade, lookup, pull
 
-EXAMPLES = 300
+EXAMPLES = [60, pytest.param(300, marks=pytest.mark.slow)]
 CPU_SECONDS = 2.0
 """Of this process, for one input of a few hundred bytes: hundreds of times what it takes."""
 
@@ -45,12 +45,13 @@ AWKWARD = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("name", TARGETS)
-def test_mangled_input(name: str) -> None:
+def test_mangled_input(name: str, examples: int) -> None:
     """No parser raises anything but InvalidArgument or DataLoss, nor takes long."""
     target = TARGETS[name]
 
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=examples)
     @given(mangled(target.seeds))
     def every(content: bytes) -> None:
         before = time.thread_time()
@@ -76,8 +77,9 @@ def test_deep_and_large_input(name: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 def test_a_prepare_of_a_layer_with_any_record(
-    verbs: Snapshotter, repository: HandMade, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    verbs: Snapshotter, repository: HandMade, tmp_path: Path, caplog: pytest.LogCaptureFixture, examples: int
 ) -> None:
     """It is served or missed with a reason, and its mount can be had; nothing is written outside of the root."""
     caplog.set_level(logging.CRITICAL, "snapshotter")
@@ -86,7 +88,7 @@ def test_a_prepare_of_a_layer_with_any_record(
     records = mangled(TARGETS["record"].seeds) | mangled(TARGETS["unpacked record"].seeds).map(packed)
     outcomes = set[str]()
 
-    @settings(max_examples=EXAMPLES)
+    @settings(max_examples=examples)
     @given(records)
     def every(content: bytes) -> None:
         repository.write_record(layer, content)

@@ -236,6 +236,18 @@ def unlisted_directories_in_a_setgid_one() -> Described:
     return [first, second, [File("g/third/x/y"), File("g/other/z")]]
 
 
+@case(present=("g/early/x", "g/late/x", "g/above/x", "m/early", "m/late", "o/early", "o/late"))
+def setgid_directories_listed_after_their_contents() -> Described:
+    """What a tar needs before it lists the directory around it keeps root's group, also what only a marker needs; what
+    it needs afterwards takes the listed group, and what a layer above needs there takes it too."""
+    first = [File("g/early/x"), Dir("g", mode=0o2775, uid=7, gid=50), File("g/late/x")]
+    second = [
+        *(File("g/above/x"), Whiteout("m/early/gone"), Dir("m", mode=0o2775, gid=51), Whiteout("m/late/gone")),
+        *(Opaque("o/early"), Dir("o", mode=0o2775, gid=52), Opaque("o/late")),
+    ]
+    return [first, second]
+
+
 @case(present=("a/b/c/d", "srv/x/y"))
 def unlisted_directories_of_nobody() -> Described:
     """Directories that no layer lists are 0755 and root's."""

@@ -3,9 +3,11 @@
 Written on its own, with nothing of the project and no overlay, so that it can judge both. The rules are those of
 the OCI image specification's layer chapter:
 
-- markers are about the layers below, wherever they stand in their own tar, so a layer's markers come first;
+- markers are about the layers below, wherever they stand in their own tar, so what a layer deletes goes first;
 - a directory over a directory merges and takes the upper one's metadata; anything else replaces what is there;
-- a directory that a tar needs and does not list keeps what is below it, or is new: 0755, owned by 0:0;
+- a directory that a tar needs before it lists it, for a marker too, keeps what is below it, or is new: 0755, owned by
+  0, of the group that mkdir gives it. So members are made in the tar's order: a directory that is setgid by then gives
+  its group, one that is listed as setgid later does not;
 - names are never followed through symlinks;
 - an opaque mark on the root itself is ignored, and so is the root's own entry: a real pull does so, and the pull is
   what we must equal.
@@ -40,8 +42,8 @@ def apply(layers: Sequence[bytes], target: Path) -> frozenset[str]:
     for layer in layers:
         with _opened(layer) as tar:
             undated = (undated | _touched_directories(tar)) - _listed_directories(tar)
-            _apply_markers(tar, target)
-            _apply_entries(tar, target)
+            _delete(tar, target)
+            _make_members(tar, target)
     return frozenset({_ROOT, *(name for name in undated if _is_directory(target / name))})
 
 
@@ -51,12 +53,11 @@ def _opened(layer: bytes) -> tarfile.TarFile:
     return tarfile.open(fileobj=whole, encoding="utf-8", errors="surrogateescape")
 
 
-def _apply_markers(tar: tarfile.TarFile, target: Path) -> None:
-    """Delete from what the layers below have made; from the root downwards, so that a deleted parent stays deleted."""
-    markers = [_name(member) for member in tar if _is_marker(_name(member))]
-    for name in sorted(markers, key=lambda name: name.count("/")):
-        folder, base = os.path.split(name)
-        _need_directory(target, folder)
+def _delete(tar: tarfile.TarFile, target: Path) -> None:
+    """Remove what the layers below have made and this one's markers are about; nothing is made yet."""
+    for folder, base in (os.path.split(_name(member)) for member in tar if _is_marker(_name(member))):
+        if not all(_is_directory(target / part) for part in (folder, *_parents(folder)) if part):
+            continue
         if base != _OPAQUE:
             _remove(target / folder / base.removeprefix(_WHITEOUT))
         elif folder:
@@ -64,13 +65,16 @@ def _apply_markers(tar: tarfile.TarFile, target: Path) -> None:
                 _remove(child)
 
 
-def _apply_entries(tar: tarfile.TarFile, target: Path) -> None:
+def _make_members(tar: tarfile.TarFile, target: Path) -> None:
+    """In the tar's order; the times of directories last, for whatever is made in one changes it."""
     directories = []
     for member in tar:
         name = _name(member)
-        if _is_marker(name) or name == _ROOT:
+        if name == _ROOT:
             continue
         _need_directory(target, os.path.dirname(name))
+        if _is_marker(name):
+            continue
         _make(tar, member, target, name)
         if member.isdir():
             directories.append((target / name, member))
@@ -146,6 +150,7 @@ def _need_directory(target: Path, name: str) -> None:
 
 
 def _make_directory(path: Path) -> None:
+    """As containerd does: the kernel gives it the group of a setgid directory and that bit, and chmod takes the bit."""
     path.mkdir()
     path.chmod(0o755)
 

@@ -49,7 +49,7 @@ def test_overlay_notation(tmp_path: Path) -> None:
     assert not list(layerfs.rglob(".wh.*"))
     assert record.head.markers == Markers(WHITEOUTS, (b"", b"again", b"implied", b"o"))
     implied = {entry.path for entry in record.entries if entry.implied}
-    assert implied == {b"", b"o", b"far"}, "what the layer deletes and makes again takes nothing from below"
+    assert implied == {b"", b"o", b"far", b"implied"}
 
 
 def test_oci_notation(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.images.tarlayer import (
     File,
     Hardlink,
     Symlink,
+    Whiteout,
 )
 from tests.images.treefacts import differences, read_tree
 from tests.publisher.publishing import publish_layer
@@ -94,6 +95,21 @@ def test_unlisted_directories_are_said_to_be_implied(tmp_path: Path) -> None:
     assert {(entry.mode, entry.uid, entry.gid) for entry in implied.values()} == {(stat.S_IFDIR | 0o755, 0, 0)}
     assert stat.S_IMODE(os.stat(layerfs).st_mode) == 0o755
     assert stat.S_IMODE(os.stat(layerfs / "a").st_mode) == 0o700
+
+
+def test_groups_of_unlisted_directories(tmp_path: Path) -> None:
+    """The tar's order decides, for what only a marker needs too: a setgid directory gives its group from its listing
+    on, and to one level only."""
+    layerfs, record = publish_layer(
+        tmp_path,
+        [File("g/early/x"), Whiteout("g/marked/x"), Dir("g", mode=0o2775, gid=50), File("g/late/deep/x"),
+         Whiteout("g/unmarked/x"), Whiteout("g/again"), File("g/again/x")],
+    )  # fmt: skip
+    groups = {entry.path: entry.gid for entry in record.entries if entry.implied and entry.path}
+    assert groups == {
+        b"g/early": 0, b"g/marked": 0, b"g/late": 50, b"g/late/deep": 0, b"g/unmarked": 50, b"g/again": 50
+    }  # fmt: skip
+    assert {path: os.stat(layerfs / os.fsdecode(path)).st_gid for path in groups} == groups
 
 
 def test_a_listed_root_is_an_entry(tmp_path: Path) -> None:

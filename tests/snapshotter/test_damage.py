@@ -5,8 +5,10 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,11 +27,14 @@ from tests.suites.contract import upper_of
 REMOTE = remote_name("base", "")
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, repository: HandMade) -> Iterator[Daemon]:
-    """A node with a committed snapshot, an active one on it, a repository's layer with both shims and one on that."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State and repository of a node that ended in peace, with a committed snapshot, an active one on it, a
+    repository's layer with both shims and one on that. Made once; each test has a copy."""
+    directory = tmp_path_factory.mktemp("whole")
+    repository = HandMade(directory / "repository")
     layer = repository.add("base", {"a": "a", ".wh.gone": "", ".wh.away": ""})
-    with Daemon(tmp_path / "root", repository=NAME, absolute_mountpoint=repository.root) as daemon:
+    with Daemon(directory / "root", repository=NAME, absolute_mountpoint=repository.root) as daemon:
         with daemon.client() as client:
             for number in range(60):
                 client.prepare(f"key-{number}", "", {"text": "x" * 200})
@@ -38,13 +43,30 @@ def daemon(tmp_path: Path, repository: HandMade) -> Iterator[Daemon]:
             with pytest.raises(AlreadyExists, match="is served"):
                 client.prepare("extract", "", pull("base", layer))
             client.prepare("on-remote", REMOTE, {})
+        assert daemon.stop() == 0
+    return directory
+
+
+@pytest.fixture
+def repository(whole: Path, tmp_path: Path) -> HandMade:
+    subprocess.run(["cp", "-a", whole / "repository", tmp_path], check=True)
+    return HandMade(tmp_path / "repository")
+
+
+@pytest.fixture
+def daemon(whole: Path, repository: HandMade, tmp_path: Path) -> Iterator[Daemon]:
+    """That node, which does not run; its last backup is of just now."""
+    subprocess.run(["cp", "-a", whole / "root", tmp_path], check=True)
+    with closing(Daemon(tmp_path / "root", repository=NAME, absolute_mountpoint=repository.root)) as daemon:
+        layer = number_of(daemon, REMOTE) / "fs"
+        relink(layer, os.readlink(layer).replace(str(whole), str(tmp_path)))
+        os.utime(daemon.root / BACKUP)
         yield daemon
 
 
 @pytest.fixture
 def database(daemon: Daemon) -> Path:
-    """The database of the stopped node, with a backup of its last state."""
-    assert daemon.stop() == 0
+    """The node's database."""
     return daemon.root / DATABASE
 
 
@@ -80,6 +102,12 @@ def replace_database(database: Path) -> None:
     execute(database, "CREATE TABLE songs (title)")
 
 
+def quick(values: Iterable[str], names: Iterable[str], quick: set[str]) -> list[Any]:
+    """Parameters under their names, those that are not named as quick marked as slow: each costs starts of a daemon."""
+    marks = {True: (), False: (pytest.mark.slow,)}
+    return [pytest.param(value, id=name, marks=marks[name in quick]) for value, name in zip(values, names, strict=True)]
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
     "a few bytes": lambda path: os.truncate(path, 50),
@@ -95,7 +123,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", quick(DAMAGE, DAMAGE, {"cut short", "lost", "garbage in a page", "newer"}))
 def test_a_database_that_cannot_be_used(daemon: Daemon, database: Path, damage: str) -> None:
     """Is refused, untouched, with where the backup is, how old it is, and the command that restores it: which does."""
     DAMAGE[damage](database)
@@ -112,6 +140,7 @@ def test_a_database_that_cannot_be_used(daemon: Daemon, database: Path, damage: 
         client.prepare("next", "local", {})
 
 
+@pytest.mark.slow
 def test_how_old_a_backup_is(daemon: Daemon, database: Path) -> None:
     """By the clock; one from the future is young. Without a backup the refusal names the other way out."""
     database.write_bytes(b"garbage" * 1000)
@@ -133,6 +162,7 @@ def test_a_backup_that_is_newer_than_this_version(daemon: Daemon, database: Path
     assert str(daemon.root / BACKUP) not in said
 
 
+@pytest.mark.slow
 def test_a_database_that_another_process_locks(daemon: Daemon, database: Path) -> None:
     """Is refused within seconds, as a second daemon is; the first one does not notice."""
     holder = sqlite3.connect(database, isolation_level=None)
@@ -147,7 +177,9 @@ def test_a_database_that_another_process_locks(daemon: Daemon, database: Path) -
 
 def test_a_log_that_was_left_behind(daemon: Daemon) -> None:
     """By a kill: it holds what was committed, and the start reads it."""
+    daemon.start()
     with daemon.client() as client:
+        client.prepare("last", "", {})
         before = names(client)
     daemon.kill9()
     assert Path(f"{daemon.root / DATABASE}-wal").stat().st_size > 0
@@ -158,7 +190,7 @@ def test_a_log_that_was_left_behind(daemon: Daemon) -> None:
 
 def test_a_backup_beside_the_log_of_another(daemon: Daemon) -> None:
     """A log left behind is no backup's: SQLite would play it into it. Refused, with the command that helps."""
-    daemon.restart()  # writes a backup
+    daemon.start()
     with daemon.client() as client:
         for number in range(40):
             client.remove(f"key-{number + 1}")
@@ -179,7 +211,7 @@ def test_a_backup_beside_the_log_of_another(daemon: Daemon) -> None:
 def test_a_restore_under_a_running_container(daemon: Daemon, repository: HandMade, tmp_path: Path) -> None:
     """The container is newer than the backup. Its directories and all that they stand on are kept, its mount goes on,
     no number is given again, a warning names what is kept; also over another start, until a person removes it."""
-    daemon.restart()  # writes a backup
+    daemon.start()
     late = repository.add("late", {"a": "a", ".wh.late": "", "sub/.wh.late": ""})
     with daemon.client() as client:
         with pytest.raises(AlreadyExists, match="is served"):
@@ -217,6 +249,7 @@ def test_a_restore_under_a_running_container(daemon: Daemon, repository: HandMad
     assert [line["msg"] for line in daemon.log_lines()[before:] if "newer" in line.get("problem", "")] == []
 
 
+@pytest.mark.slow
 def test_a_backup_one_snapshot_old(daemon: Daemon, database: Path) -> None:
     """A crash leaves such a directory too, but a backup's mark tells them apart."""
     daemon.start()
@@ -290,7 +323,10 @@ EDITS: dict[str, tuple[str, Callable[[Daemon], object]]] = {
 """What the warning says of path and problem, behind what was done and how."""
 
 
-@pytest.mark.parametrize("said", EDITS, ids=[what for what, _ in EDITS.values()])
+QUICK_EDITS = {"an upper is gone", "a link leads elsewhere", "shims are gone", "a number never given", "a copy"}
+
+
+@pytest.mark.parametrize("said", quick(EDITS, [what for what, _ in EDITS.values()], QUICK_EDITS))
 def test_a_directory_that_was_edited(daemon: Daemon, database: Path, said: str) -> None:
     """Is one warning with what to do, and stays as it is; everything else is served."""
     _, change = EDITS[said]

@@ -181,7 +181,7 @@ def test_a_required_layer_by_its_diff_id(config: Config, repository: HandMade) -
 @pytest.mark.parametrize(
     ("to_top", "allowed"), [(0, False), (1, True), (2, True), (3, False)], ids=["not said", "top", "second", "third"]
 )
-@pytest.mark.parametrize("kind", ["require", "wait"])
+@pytest.mark.parametrize("kind", ["require", pytest.param("wait", marks=pytest.mark.slow)])
 def test_the_topmost_layers_may_be_downloaded(
     config: Config, repository: HandMade, to_top: int, allowed: bool, kind: str
 ) -> None:
@@ -229,10 +229,10 @@ def after(seconds: float, work: Callable[[], object]) -> Iterator[None]:
 @pytest.mark.root
 def test_a_layer_that_appears_while_it_is_waited_for(config: Config, repository: HandMade) -> None:
     """It is served, soon after it came, and counted as a hit and nothing else."""
-    with deciding(config, WAIT) as verbs, after(1.0, lambda: repository.add("none")):
+    with deciding(config, WAIT) as verbs, after(0.3, lambda: repository.add("none")):
         began = time.monotonic()
         assert is_hit(verbs, pull("a", NONE, image=IMAGE))
-        assert 1.0 <= time.monotonic() - began < 1.0 + 5 * WAIT_STEP
+        assert 0.3 <= time.monotonic() - began < 0.3 + 5 * WAIT_STEP
         assert (verbs.outcomes.hits, verbs.outcomes.misses) == ({NAME: 1}, {})
 
 
@@ -241,11 +241,11 @@ def test_a_mount_that_comes_back_while_it_is_waited_for(config: Config, tmp_path
     """The repository is away at first."""
     elsewhere = tmp_path / "elsewhere"
     HandMade(elsewhere).add("none")
-    with deciding(config, WAIT) as verbs, after(1.0, lambda: elsewhere.rename(config.absolute_mountpoint)):
+    with deciding(config, WAIT) as verbs, after(0.3, lambda: elsewhere.rename(config.absolute_mountpoint)):
         assert is_hit(verbs, pull("a", NONE, image=IMAGE))
 
 
-@pytest.mark.parametrize("then", ["fallback", "require"])
+@pytest.mark.parametrize("then", [pytest.param("fallback", marks=pytest.mark.slow), "require"])
 def test_a_wait_that_ends_in_vain(config: Config, repository: HandMade, then: Any) -> None:
     """After so many seconds the other policy holds, and the miss is counted once."""
     policy, began = Policy(images=("*",), miss="wait", wait=0.6, then=then), time.monotonic()

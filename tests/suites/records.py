@@ -128,14 +128,21 @@ class RecordContract:
         assert verbs.usage(of_kind(verbs, Kind.VIEW)) in (Usage(), Usage(4096, 1))
 
     def test_cleanup_removes_directories_without_a_record(self, verbs: Verbs, root: Path) -> None:
-        """Nothing else: what is not named by a number was not made by Prepare or is being staged."""
+        """Such as a crash leaves: with a number that was given. Nothing else: what is not named by a number, or by one
+        that was never given, was not made by Prepare or is being staged."""
         verbs.cleanup()
-        key, snapshots = of_kind(verbs, Kind.ACTIVE), root / "snapshots"
+        removed, key, snapshots = of_kind(verbs, Kind.ACTIVE), of_kind(verbs, Kind.ACTIVE), root / "snapshots"
+        orphan = upper_of(verbs.mounts(removed)).parent
+        verbs.remove(removed)
         needed = set(snapshots.iterdir())
-        (snapshots / "999999" / "fs" / "deep").mkdir(parents=True)
-        (snapshots / "999999" / "fs" / "deep" / "file").write_text("x")
-        (snapshots / "new-staged").mkdir()
+        assert orphan not in needed
+        (orphan / "fs" / "deep").mkdir(parents=True)
+        (orphan / "fs" / "deep" / "file").write_text("x")
+        strangers = {snapshots / "new-staged", snapshots / "999999"}
+        for stranger in strangers:
+            stranger.mkdir()
         verbs.cleanup()
-        assert set(snapshots.iterdir()) == needed | {snapshots / "new-staged"}
-        (snapshots / "new-staged").rmdir()
+        assert set(snapshots.iterdir()) == needed | strangers
+        for stranger in strangers:
+            stranger.rmdir()
         assert upper_of(verbs.mounts(key)).is_dir()
