@@ -123,16 +123,16 @@ def _inherited(outline: Outline, below: Below, implied: Iterable[bytes]) -> dict
     of the setgid directory that they are made in, if that bit comes from below too.
 
     A setgid directory that the layer itself lists has given its group already, in the tar's order: the record says
-    which. Two things cannot be known. A raw layer without a record has no order: there the listed directory counts as
-    standing before what is in it, as tools write it. And where a record's layer lists a directory only after what is
-    in it, and the layers below have it setgid, what is new in it keeps the record's group and not theirs.
+    which, and what came before the listing (early). A raw layer without a record has no order: there a listed directory
+    counts as standing before what is in it, as tools write it.
     """
     known, taken = {entry.path: entry for entry in outline.directories}, dict[bytes, Entry]()
     listed = known if outline.source is Source.WALK else {}
     for path in sorted(implied):
         above = posixpath.dirname(path)
-        parent = taken.get(above) or listed.get(above)
-        found = below(path)
+        found, parent = below(path), taken.get(above) or listed.get(above)
+        if parent is None and path in known and known[path].early and (shown := below(above)):
+            parent = shown.entry if shown.entry.is_directory else None
         if found and found.entry.is_directory:
             taken[path] = found.entry
         elif path in known and parent and parent.mode & stat.S_ISGID and known[path].gid != parent.gid:

@@ -54,7 +54,8 @@ class Notation(StrEnum):
 class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """One name of a tree. `mode` is the whole st_mode; `size` is 0 but for regular files; `target` is a symlink's
     text; `device` is (major, minor); `group` is the number that the names of one hard-linked file share, 0 for
-    files with one name; `implied` marks a directory that the tar needed but did not list."""
+    files with one name; `implied` marks a directory that the tar needed but did not list, `early` one that was needed
+    when its parent was not listed either."""
 
     path: bytes
     mode: _Mode
@@ -67,6 +68,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     xattrs: dict[str, bytes] = {}
     group: _Count = 0
     implied: bool = False
+    early: bool = False
 
     @property
     def is_directory(self) -> bool:

@@ -93,6 +93,7 @@ class _Node:
     device: tuple[int, int] = (0, 0)
     xattrs: dict[str, bytes] = field(default_factory=dict)
     implied: bool = False
+    early: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -179,7 +180,7 @@ class _Tree:
             os.mkdir(name, 0o700, dir_fd=above)
             parent = self._nodes[posixpath.dirname(path)]
             group = parent.gid if parent.mode & stat.S_ISGID else 0
-            self._nodes[path] = _Node(_IMPLIED_MODE, 0, group, mtime, implied=True)
+            self._nodes[path] = _Node(_IMPLIED_MODE, 0, group, mtime, implied=True, early=parent.implied)
             _set_metadata(above, name, self._nodes[path])
 
         return imply
@@ -275,7 +276,7 @@ class _Tree:
 def _entry(path: bytes, node: _Node, group: int) -> Entry:
     return Entry(
         path, node.mode, node.uid, node.gid, node.mtime, size=node.size, target=node.target, device=node.device,
-        xattrs=node.xattrs, group=group, implied=node.implied,
+        xattrs=node.xattrs, group=group, implied=node.implied, early=node.implied and node.early,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tests.fidelity.pulling import node, pull
 from tests.images import oracle
 from tests.images.ocilayout import write_image
 from tests.images.stack import Layers
-from tests.images.strategies import stacks, without_late_setgid
+from tests.images.strategies import stacks
 from tests.images.tarlayer import layer_tar
 from tests.mounting import standin
 
@@ -49,7 +49,7 @@ def test_a_random_image_is_served_as_the_specification_says(
     form, repository, plain, mount = served
 
     @settings(max_examples=60)
-    @given(layers=stacks().map(without_late_setgid))
+    @given(layers=stacks())
     def check(layers: Layers) -> None:
         with tempfile.TemporaryDirectory(prefix="random-") as directory:
             tars, ref = [layer_tar(entries) for entries in layers], f"n{next(NUMBERS)}"

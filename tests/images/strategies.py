@@ -75,32 +75,6 @@ def stacks_equal_to_pull() -> st.SearchStrategy[Layers]:
     return _STACKS.map(lambda wishes: tuple(_pullable([_valid(layer) for layer in wishes])))
 
 
-def without_late_setgid(layers: Layers) -> Layers:
-    """No directory is setgid below a layer that lists it only after what is in one of its directories.
-
-    What is new in there takes the lower group, for the listing comes too late; a record does not keep that the
-    directory was not listed yet, so a node cannot know it (`cvmfsrepo.shims`).
-    """
-    kept: list[tuple[Entry, ...]] = []
-    late: set[str] = set()
-    for layer in reversed(layers):
-        kept.append(tuple(_without_setgid(entry) if entry.path in late else entry for entry in layer))
-        late |= set(_listed_late(layer))
-    return tuple(reversed(kept))
-
-
-def _listed_late(layer: Iterable[Entry]) -> Iterator[str]:
-    needed: set[str] = set()
-    for entry in layer:
-        if isinstance(entry, Dir) and any(path.startswith(f"{entry.path}/") for path in needed):
-            yield entry.path
-        needed |= _needed_by(entry)
-
-
-def _without_setgid(entry: Entry) -> Entry:
-    return replace(entry, mode=entry.mode & ~0o2000) if isinstance(entry, Dir) else entry
-
-
 def _valid(wishes: Iterable[Entry]) -> list[Entry]:
     """The wishes that make one valid tar, first come first served."""
     layer: dict[str, Entry] = {}
