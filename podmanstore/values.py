@@ -36,8 +36,8 @@ class HeldLayer(msgspec.Struct, frozen=True):
 
     `layer` and `diff_id` are hex digits; `target` the absolute path of its `layerfs` as the store's users see it;
     `size` the bytes of the blob, `tar_size` those of the tar (None where nobody recorded it); `compression`
-    containers/storage's number (0 none, 1 bzip2, 2 gzip, 3 xz, 4 zstd); `tar_split` the absolute path of its tar-split file, empty where there is none.
-    `own_catalogs` are the image's own files that are named like a catalog marker.
+    containers/storage's number (0 none, 1 bzip2, 2 gzip, 3 xz, 4 zstd); `tar_split` the absolute path of its tar-split
+    file, empty where there is none. `own_catalogs` are the image's own files that are named like a catalog marker.
     """
 
     layer: str

@@ -72,7 +72,11 @@ def test_console_scripts(wheel: zipfile.ZipFile) -> None:
     """The commands of both sides, and that each names a function that is there."""
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     scripts = dict(re.findall(r"^(\S+) = (\S+)$", wheel.read(name).decode(), re.MULTILINE))
-    assert scripts == {"cvmfs-snapshotter": "snapshotter.cli.main:main", "cvmfs-publisher": "publisher.cli:main"}
+    assert scripts == {
+        "cvmfs-snapshotter": "snapshotter.cli.main:main",
+        "cvmfs-podmanstore": "podmanstore.cli:main",
+        "cvmfs-publisher": "publisher.cli:main",
+    }
     for target in scripts.values():
         module, function = target.split(":")
         source = wheel.read(module.replace(".", "/") + ".py").decode()

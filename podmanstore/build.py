@@ -1,0 +1,149 @@
+"""A build, top to bottom: look whether anything was published, read the repositories, plan, write."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvmfsrepo.errors import FailedPrecondition
+from podmanstore.apply import Changes, apply
+from podmanstore.configs import Cache, Fetch
+from podmanstore.gather import Gathered, Progress, Terms, gather, silent
+from podmanstore.lockfiles import building
+from podmanstore.places import Place
+from podmanstore.plan import Plan, plan
+from podmanstore.prune import Pruned, prune
+from podmanstore.records import IMAGES_JSON, LAYERS_JSON, read_images, read_layers
+from podmanstore.state import State, find_state, keep_state
+from podmanstore.values import LeftOut
+
+CONFIGS = "configs"
+"""Directory of a store with the documents that were fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be built: `layers_only` lists no images, `fetch` brings what the repositories lack, `mend` trusts
+    nothing that an earlier build left."""
+
+    places: tuple[Place, ...]
+    store: Path
+    terms: Terms
+    layers_only: bool = False
+    fetch: Fetch | None = None
+    mend: bool = False
+
+    @property
+    def text(self) -> str:
+        """All that decides what the store holds, but for what is in the repositories."""
+        terms = self.terms
+        return json.dumps(
+            {
+                "repositories": [[str(place.repository.layout.root), str(place.links_to)] for place in self.places],
+                "mount": str(terms.mount),
+                "platform": [terms.platform.os, terms.platform.architecture],
+                "only": None if terms.only is None else sorted(map(str, terms.only)),
+                "layers only": self.layers_only,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build did: `images` and `layers` are what the store lists now, `is_new` where there was none before."""
+
+    store: Path
+    changes: Changes
+    images: int
+    layers: int
+    left_out: tuple[LeftOut, ...]
+    revisions: tuple[int | None, ...]
+    is_new: bool
+    seconds: float
+
+
+def build(request: Request, progress: Progress = silent) -> Built:
+    """Makes the store what the repositories have. Unavailable where one does not answer: then nothing was changed;
+    otherwise as `apply`."""
+    started = time.monotonic()
+    revisions, state = tuple(place.check() for place in request.places), _last_state(request)
+    if state and (built := _unchanged(request, state, revisions, started)):
+        return built
+    is_new = not (request.store / LAYERS_JSON).exists()
+    with building(request.store):
+        gathered, planned, changes = _build(request, state, progress)
+    return Built(
+        store=request.store,
+        changes=changes,
+        images=len(planned.images),
+        layers=len(planned.layers),
+        left_out=_left_out(gathered, planned),
+        revisions=gathered.revisions,
+        is_new=is_new,
+        seconds=time.monotonic() - started,
+    )
+
+
+def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent) -> Pruned:
+    """Builds, and takes the layers out of the store that no image of the repositories needs; `dry_run` only says which.
+    FailedPrecondition where a layer could not be read: its image would lose the others."""
+    with building(request.store):
+        gathered, _, _ = _build(request, _last_state(request), progress)
+        if not gathered.complete:
+            problem = "cannot be pruned while the repositories have layers that cannot be read"
+            raise FailedPrecondition("store", str(request.store), problem, "look at what `build` leaves out")
+        wanted = {record.id for record in plan(gathered.images).layers}
+        return prune(request.store, wanted, dry_run)
+
+
+def _last_state(request: Request) -> State | None:
+    return None if request.mend else find_state(request.store)
+
+
+def _build(request: Request, state: State | None, progress: Progress) -> tuple[Gathered, Plan, Changes]:
+    """The work itself; the store is ours meanwhile. A state that is not the last one is as good: it knows less."""
+    store = request.store
+    known = state.layers if state and state.mount is request.terms.mount else {}
+    gathered = gather(request.places, known, request.terms, Cache(store / CONFIGS), request.fetch, progress)
+    planned = plan(gathered.images, read_layers(store), request.layers_only)
+    progress("store written", 0, 1)
+    changes = apply(store, planned, request.mend)
+    keep_state(store, _state(request, gathered, _left_out(gathered, planned)))
+    progress("store written", 1, 1)
+    return gathered, planned, changes
+
+
+def _unchanged(request: Request, state: State, revisions: tuple[int | None, ...], started: float) -> Built | None:
+    """The outcome where the last build was asked the same of the same revisions: nothing is read but the indices. A
+    plain directory has no revision, and is looked into each time."""
+    store = request.store
+    if None in revisions or (state.request, state.revisions) != (request.text, revisions):
+        return None
+    if (request.fetch and state.left_out) or not ((store / LAYERS_JSON).exists() and (store / IMAGES_JSON).exists()):
+        return None
+    return Built(
+        store=store,
+        changes=Changes(),
+        images=len(read_images(store)),
+        layers=len(read_layers(store)),
+        left_out=state.left_out,
+        revisions=revisions,
+        is_new=False,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _left_out(gathered: Gathered, planned: Plan) -> tuple[LeftOut, ...]:
+    every = {*gathered.left_out, *planned.left_out}
+    return tuple(sorted(every, key=lambda out: (out.name, out.reason)))
+
+
+def _state(request: Request, gathered: Gathered, left_out: Sequence[LeftOut]) -> State:
+    return State(
+        mount=request.terms.mount,
+        request=request.text,
+        revisions=gathered.revisions,
+        layers=dict(gathered.layers),
+        left_out=tuple(left_out),
+    )

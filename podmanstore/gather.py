@@ -1,0 +1,303 @@
+"""What a store can hold: the images of some repositories with their layers opened and known, or why not.
+
+Only this, `configs` and `held` read repositories. One that does not answer ends the build, so that nothing is taken
+out of a store because a network was away for a while.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache, partial
+
+import msgspec
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import ContractError, InvalidArgument, Unavailable
+from cvmfsrepo.oci import Descriptor, ImageConfig, Platform, Reference, parse_config
+from cvmfsrepo.reasons import Reason
+from cvmfsrepo.repository import Image, Layer, Missing
+from podmanstore.configs import FETCH, Cache, Documents, Fetch, fetch_documents, find_documents
+from podmanstore.held import Wanted, hold
+from podmanstore.names import podman_name, podman_reference
+from podmanstore.places import Place
+from podmanstore.values import HeldImage, HeldLayer, LeftOut, Mount
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and how much there is."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is asked of a build: `only` these images (podman's references), where not None."""
+
+    mount: Mount
+    platform: Platform
+    only: frozenset[Reference] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """`layers` are all that the images name and that can be held, by their hex digits. `revisions` has each place's
+    revision, None where the repository has none, or where a layer could not be read that may be there the next time;
+    then it is not `complete`."""
+
+    images: tuple[HeldImage, ...]
+    left_out: tuple[LeftOut, ...]
+    layers: Mapping[str, HeldLayer]
+    revisions: tuple[int | None, ...]
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An image whose documents are known."""
+
+    reference: Reference
+    documents: Documents
+    layers: tuple[Wanted, ...]
+    created: str
+
+
+@dataclass(slots=True)
+class _Layers:
+    """Layers by their hex digits: held ones, and what is wrong with the others."""
+
+    held: dict[str, HeldLayer]
+    problems: dict[str, str] = field(default_factory=dict)
+    again: bool = False
+    """Whether one failed that may be there the next time."""
+
+
+def gather(
+    places: Sequence[Place], known: Mapping[str, HeldLayer], terms: Terms, cache: Cache, fetch: Fetch | None = None,
+    progress: Progress = silent,
+) -> Gathered:  # fmt: skip
+    """Reads the images of all places, in their order. Layers that are `known` (by hex digits) are not looked at; one
+    that several repositories hold is the first one's. `fetch` brings configs that no place has. Unavailable where a
+    repository does not answer."""
+    layers = _Layers({name: layer for name, layer in known.items() if _is_of_one(places, layer)})
+    images, left_out, revisions = list[HeldImage](), list[LeftOut](), list[int | None]()
+    seen, complete = dict[str, HeldLayer](), True
+    for place in places:
+        revision, layers.again = place.check(), False
+        drafts, out = _read_images(place, terms, cache, fetch, progress)
+        left_out += out
+        _read_layers(place, terms.mount, drafts, layers, progress)
+        for draft in drafts:
+            if problem := _problem_of(draft, layers):
+                left_out.append(LeftOut(podman_name(draft.reference), problem))
+            else:
+                images.append(_assemble(draft, layers))
+            seen |= {wanted.name: layers.held[wanted.name] for wanted in draft.layers if wanted.name in layers.held}
+        place.check()  # what went away in the middle looks like images that are gone
+        revisions.append(None if layers.again else revision)
+        complete = complete and not layers.again
+    left_out += _unpublished(terms, [*(name for image in images for name in image.names), *(o.name for o in left_out)])
+    return Gathered(tuple(images), tuple(left_out), seen, tuple(revisions), complete)
+
+
+def _is_of_one(places: Sequence[Place], layer: HeldLayer) -> bool:
+    return any(layer.target.startswith(f"{place.links_to}/") for place in places)
+
+
+def _unpublished(terms: Terms, found: Iterable[str]) -> Iterator[LeftOut]:
+    names = frozenset(found)
+    for reference in sorted(map(str, terms.only or ())):
+        if reference not in names:
+            yield LeftOut(reference, "is not published in any of the repositories; look at its name and tag")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An image as it was read; without documents where its config is nowhere."""
+
+    image: Image
+    documents: Documents | None
+
+
+def _read_images(
+    place: Place, terms: Terms, cache: Cache, fetch: Fetch | None, progress: Progress
+) -> tuple[list[_Draft], list[LeftOut]]:
+    references = place.ask(lambda: list(place.repository.walk_images()), place.walk_seconds)
+    wanted = [r for r in references if terms.only is None or podman_reference(r) in terms.only]
+    found = list[_Read | LeftOut]()
+    for read in place.ask_each(partial(_read_image, place, cache), wanted):
+        found.append(read)
+        progress("images read", len(found), len(wanted))
+    if fetch is not None:
+        found = list(_with_fetched(found, fetch, cache, progress))
+    drafts = [_draft(read, terms.platform) if isinstance(read, _Read) else read for read in found]
+    return [d for d in drafts if isinstance(d, _Draft)], [d for d in drafts if isinstance(d, LeftOut)]
+
+
+def _read_image(place: Place, cache: Cache, reference: Reference) -> _Read | LeftOut:
+    try:
+        image = place.repository.get_image(reference)
+        return _Read(image, find_documents(place.repository, image, cache))
+    except ContractError as error:
+        return LeftOut(podman_name(reference), str(error))
+
+
+def _with_fetched(
+    found: Sequence[_Read | LeftOut], fetch: Fetch, cache: Cache, progress: Progress
+) -> Iterator[_Read | LeftOut]:
+    """Those without original documents with what the registries have of them. One that does not answer is not asked
+    again."""
+    silent_ones = dict[str, Unavailable]()
+
+    def complete(read: _Read | LeftOut) -> _Read | LeftOut:
+        """An image that has a config and no original manifest is served without."""
+        if isinstance(read, LeftOut) or (read.documents and read.documents.is_original):
+            return read
+        registry = read.image.reference.registry
+        try:
+            if registry in silent_ones:
+                raise silent_ones[registry]
+            return _Read(read.image, fetch_documents(fetch, read.image, cache))
+        except ContractError as error:
+            if isinstance(error, Unavailable):
+                silent_ones[registry] = error
+            problem = f"its config is not in the repository and could not be fetched: {error}"
+            return read if read.documents else LeftOut(podman_name(read.image.reference), problem)
+
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        for number, read in enumerate(pool.map(complete, found), 1):
+            progress("configs fetched", number, len(found))
+            yield read
+
+
+_FETCHERS = 4
+
+
+def _draft(read: _Read, platform: Platform) -> _Draft | LeftOut:
+    """An image that this node's podman could run, as far as its documents tell."""
+    name, manifest = podman_name(read.image.reference), read.image.manifest
+    if read.documents is None:
+        where = f"config {manifest.config.digest} is neither in the repository nor fetched"
+        return LeftOut(name, f"{where}, and podman needs it; {FETCH}")
+    try:
+        config = _parse(read.documents.config, f"config {manifest.config.digest} of image")
+        diff_ids = config.rootfs.diff_id_texts
+    except InvalidArgument as error:
+        return LeftOut(name, str(error))
+    if problem := _misfit(config, platform) or next(filter(None, map(_unservable, manifest.layers)), ""):
+        return LeftOut(name, problem)
+    if len(diff_ids) != len(manifest.layers):
+        problem = f"its config names {len(diff_ids)} diff ids for {len(manifest.layers)} layers"
+        return LeftOut(name, f"{problem}; build and publish it again")
+    layers = tuple(map(_wanted, manifest.layers, diff_ids))
+    return _Draft(read.image.reference, read.documents, layers, _created(config))
+
+
+def _parse(content: bytes, thing: str) -> ImageConfig:
+    """A config: as its specification spells it, which is quick, or as anybody does."""
+    try:
+        return msgspec.json.decode(content, type=ImageConfig)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return parse_config(content, thing)
+
+
+def _wanted(blob: Descriptor, diff_id: str) -> Wanted:
+    return Wanted(blob, _digest(blob.digest_text), _digest(diff_id))
+
+
+@lru_cache(1 << 16)
+def _digest(text: str) -> Digest:
+    """Images share layers: each is named many times."""
+    return Digest.parse(text)
+
+
+def _misfit(config: ImageConfig, platform: Platform) -> str:
+    found = (config.os or platform.os, config.architecture or platform.architecture)
+    if found == (platform.os, platform.architecture):
+        return ""
+    return f"is for {found[0]}/{found[1]}, and the store for {platform.os}/{platform.architecture} (--platform)"
+
+
+def _unservable(blob: Descriptor) -> str:
+    if "nondistributable" in blob.mediatype or "foreign" in blob.mediatype:
+        return f"layer {blob.digest} is a foreign layer ({blob.mediatype}), which no repository holds"
+    return f"layer {blob.digest} is encrypted ({blob.mediatype})" if "+encrypted" in blob.mediatype else ""
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _created(config: ImageConfig) -> str:
+    """The time that the config tells, where it is one: podman would read nothing of a store with any other text."""
+    text = config.created or ""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return NEVER
+    return text if _RFC_3339.fullmatch(text) and not text.startswith("0000") else NEVER
+
+
+NEVER = "1970-01-01T00:00:00Z"
+
+
+def _read_layers(place: Place, mount: Mount, drafts: Iterable[_Draft], layers: _Layers, progress: Progress) -> None:
+    """All layers of the drafts that are not held yet: found, which shows whether the repository answers, and read."""
+    every = {wanted.name: wanted for draft in drafts for wanted in draft.layers}
+    new = [wanted for name, wanted in sorted(every.items()) if name not in layers.held]
+    layers.problems.clear()
+    found = list[Wanted]()
+    for wanted, answer in zip(new, place.ask_each(place.repository.find_layer, [w.digest for w in new]), strict=True):
+        if isinstance(answer, Layer):
+            found.append(wanted)
+        else:
+            _note(place, layers, wanted, answer)
+    if layers.again and not found and layers.held.keys().isdisjoint(every):
+        raise place.unavailable(next(iter(layers.problems.values())))
+    answers = place.ask_each(partial(hold, place, mount), found, place.walk_seconds)
+    for number, (wanted, held) in enumerate(zip(found, answers, strict=True), 1):
+        if isinstance(held, HeldLayer):
+            layers.held[held.layer] = held
+        elif isinstance(held, Missing):
+            _note(place, layers, wanted, held)
+        else:
+            layers.problems[wanted.name] = held.problem
+        progress("layers read", number, len(found))
+
+
+_OF_THE_REPOSITORY = frozenset({Reason.UNMOUNTED, Reason.STALE, Reason.TIMEOUT})
+_FOR_EVER = frozenset({Reason.ABSENT, Reason.DENIED})
+
+
+def _note(place: Place, layers: _Layers, wanted: Wanted, missing: Missing) -> None:
+    """One layer that cannot be had. An error on one among others that are held is that layer's own trouble: a catalog
+    that is lost must not keep all other images from being served."""
+    if missing.reason in _OF_THE_REPOSITORY:
+        raise place.unavailable(missing.detail)
+    layers.problems[wanted.name] = missing.detail
+    layers.again = layers.again or missing.reason not in _FOR_EVER
+
+
+def _problem_of(draft: _Draft, layers: _Layers) -> str:
+    """Why an image cannot stand on what is held, or ""."""
+    for wanted in draft.layers:
+        held = layers.held.get(wanted.name)
+        if held is None:
+            return layers.problems[wanted.name]
+        if held.diff_id != wanted.diff_id.hex:
+            said = f"unpacks to sha256:{held.diff_id}, and the image's config says {wanted.diff_id}"
+            return f"layer {wanted.digest} {said}; build and publish it again"
+    return ""
+
+
+def _assemble(draft: _Draft, layers: _Layers) -> HeldImage:
+    return HeldImage(
+        names=(podman_name(draft.reference),),
+        manifest=draft.documents.manifest,
+        is_original=draft.documents.is_original,
+        config=draft.documents.config,
+        layers=tuple(layers.held[wanted.name] for wanted in draft.layers),
+        created=draft.created,
+        indexes=draft.documents.indexes,
+    )

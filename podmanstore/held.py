@@ -1,0 +1,127 @@
+"""A layer of a repository -> what a store must know of it."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from cvmfsrepo.contained import holder_of
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import DataLoss, InvalidArgument
+from cvmfsrepo.oci import Descriptor
+from cvmfsrepo.reasons import reason_of
+from cvmfsrepo.repository import Missing, Repository
+from cvmfsrepo.walk import WalkExpired
+from podmanstore.configs import read_small
+from podmanstore.places import Place
+from podmanstore.surround import hide_above, problem_of, white_below
+from podmanstore.values import HeldLayer, Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A layer as an image tells of it; `digest` is that of the blob."""
+
+    blob: Descriptor
+    digest: Digest
+    diff_id: Digest
+
+    @property
+    def name(self) -> str:
+        """Its hex digits."""
+        return self.digest.hex
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A layer that is there and cannot be shown: `problem` says why. Looking again will not help."""
+
+    problem: str
+
+
+def hold(place: Place, mount: Mount, wanted: Wanted) -> HeldLayer | Missing | Refused:
+    """Reads all that is to be known of a layer that was found. It gives up by itself when the place's time for walks is
+    over. Missing where the repository fails in the middle."""
+    until = time.monotonic() + 0.9 * place.walk_seconds
+    try:
+        return _hold(place, mount, wanted, until)
+    except (DataLoss, WalkExpired) as error:
+        return Refused(f"layer {wanted.digest}: {error}")
+    except OSError as error:
+        return Missing(reason_of(error), f"layer {wanted.digest}: {error}")
+
+
+def _hold(place: Place, mount: Mount, wanted: Wanted, until: float) -> HeldLayer | Refused:
+    repository, digest = place.repository, wanted.digest
+    head, outline = repository.find_head(digest), repository.get_outline(digest, until)
+    shows = partial(_is_in_layer, repository, digest)
+    if problem := problem_of(outline, mount, shows):
+        return Refused(f"layer {digest} {problem}; build a store for one of them (--mount)")
+    said = _said_by_ducc(repository, digest)
+    tar_split = repository.layout.tar_split(digest)
+    return HeldLayer(
+        layer=digest.hex,
+        diff_id=head.diff_id if head else (said.diff_id or wanted.diff_id).hex,
+        target=str(place.seen.layerfs(digest)),
+        size=wanted.blob.size,
+        tar_size=said.size,
+        compression=compression_of(wanted.blob.mediatype),
+        hide=hide_above(outline, mount, shows),
+        white=white_below(outline, mount),
+        tar_split=str(place.seen.tar_split(digest)) if _is_there(repository.layout.root, tar_split) else "",
+        own_catalogs=head.own_catalogs if head else (),
+    )
+
+
+_COMPRESSIONS: Mapping[str, int] = {"tar": 0, "gzip": 2, "zstd": 4}
+
+
+def compression_of(media_type: str) -> int:
+    """containers/storage's number of a layer's compression; gzip, as nearly every layer is, where nothing tells."""
+    kind = media_type.replace("+", ".").rpartition(".")[2]
+    return _COMPRESSIONS.get(kind, _COMPRESSIONS["gzip"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    diff_id: Digest | None = None
+    size: int | None = None
+
+
+class _LayersJson(msgspec.Struct, rename="kebab"):
+    diff_digest: str = ""
+    diff_size: int = -1
+
+
+def _said_by_ducc(repository: Repository, digest: Digest) -> _Said:
+    """What the layer's `layers.json` tells of its tar; nothing where it is damaged: it was never verified anyway."""
+    try:
+        content = read_small(repository.layout.root, repository.layout.layers_json(digest))
+        found = msgspec.json.decode(content or b"[]", type=list[_LayersJson])
+    except (DataLoss, msgspec.MsgspecError, UnicodeDecodeError):
+        found = []
+    if len(found) != 1:
+        return _Said()
+    size = found[0].diff_size if found[0].diff_size >= 0 else None
+    try:
+        return _Said(Digest.parse(found[0].diff_digest), size)
+    except InvalidArgument:
+        return _Said(None, size)
+
+
+def _is_in_layer(repository: Repository, digest: Digest, path: bytes) -> bool:
+    return _is_there(repository.layout.root, repository.layout.layerfs(digest) / os.fsdecode(path))
+
+
+def _is_there(root: Path, path: Path) -> bool:
+    """Whether there is something at a path below a repository's root; no link is followed."""
+    try:
+        with holder_of(root, path) as (directory, name):
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""A repository as a store is built from it: asked with deadlines, several things at a time, and seen by the store's
+users at a path that may be another one."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from cvmfsrepo.access import Access, DeadlineExpired
+from cvmfsrepo.errors import Unavailable
+from cvmfsrepo.layout import Layout
+from cvmfsrepo.repository import Repository
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+SECONDS = 60.0
+"""For an answer of a repository: generous, for nobody's container waits; a client tries a dead server about as long."""
+
+WALK_SECONDS = 600.0
+"""For walks: over the published images, and over layers that have no record."""
+
+_WORKERS = 8
+_AT_A_TIME = 8 * _WORKERS
+"""Calls that share a deadline: many, so that a slow one does not keep the other workers waiting."""
+
+
+def _access() -> Access:
+    return Access(SECONDS, _WORKERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`links_to` is the absolute root under which the store's users see the repository; `access` is kept as long as
+    the repository is, for it counts the calls that hang."""
+
+    repository: Repository
+    links_to: Path
+    seconds: float = SECONDS
+    walk_seconds: float = WALK_SECONDS
+    access: Access = field(default_factory=_access, compare=False)
+
+    @property
+    def seen(self) -> Layout:
+        """The repository's paths as users see them."""
+        return Layout(self.links_to)
+
+    def ask(self, work: Callable[[], T], seconds: float | None = None) -> T:
+        """The result of `work()`; Unavailable where the repository does not answer."""
+        (answer,) = self.ask_each(lambda _: work(), [None], seconds)
+        return answer
+
+    def ask_each(self, work: Callable[[Item], T], items: Sequence[Item], seconds: float | None = None) -> Iterator[T]:
+        """`work(item)` of each, in their order; they run side by side, and each batch has `seconds`."""
+        pending = iter(items)
+        while batch := list(islice(pending, _AT_A_TIME)):
+            until = time.monotonic() + (self.seconds if seconds is None else seconds)
+            for answer in self.access.call_all([partial(work, item) for item in batch], until):
+                try:
+                    yield answer()
+                except (DeadlineExpired, OSError) as error:
+                    self._fail(error)
+
+    def check(self) -> int | None:
+        """The mounted revision, of a repository that is there: an empty mount point is an outage, and must not pass for
+        a repository without images."""
+
+        def look() -> int | None:
+            with os.scandir(self.repository.layout.layers) as names:
+                next(names, None)
+            return self.repository.find_revision()
+
+        return self.ask(look)
+
+    def _fail(self, error: DeadlineExpired | OSError) -> NoReturn:
+        raise self.unavailable(str(error)) from error
+
+    def unavailable(self, problem: str) -> Unavailable:
+        where = str(self.repository.layout.root)
+        remedy = "nothing was changed; look whether it is mounted, and build again"
+        return Unavailable("repository", where, f"does not answer: {problem}", remedy)
