@@ -1,10 +1,13 @@
 """A build, top to bottom: look whether anything was published, read the repositories, plan, write."""
 
+import contextlib
+import hashlib
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from cvmfsrepo.errors import FailedPrecondition
 from podmanstore.apply import Changes, apply
@@ -72,7 +75,12 @@ def build(request: Request, progress: Progress = silent) -> Built:
         return built
     is_new = not (request.store / LAYERS_JSON).exists()
     with building(request.store):
-        gathered, planned, changes = _build(request, state, progress)
+        gathered = _gather(request, state, progress)
+        if state and state.outcome == _outcome(request.store, gathered, request.text):
+            state = msgspec.structs.replace(state, revisions=gathered.revisions)
+            keep_state(request.store, state)
+            return _as_before(request.store, state, started)
+        planned, changes = _write(request, gathered, progress)
     return Built(
         store=request.store,
         changes=changes,
@@ -89,7 +97,8 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
     """Builds, and takes the layers out of the store that no image of the repositories needs; `dry_run` only says which.
     FailedPrecondition where a layer could not be read: its image would lose the others."""
     with building(request.store):
-        gathered, _, _ = _build(request, _last_state(request), progress)
+        gathered = _gather(request, _last_state(request), progress)
+        _write(request, gathered, progress)
         if not gathered.complete:
             problem = "cannot be pruned while the repositories have layers that cannot be read"
             raise FailedPrecondition("store", str(request.store), problem, "look at what `build` leaves out")
@@ -101,17 +110,31 @@ def _last_state(request: Request) -> State | None:
     return None if request.mend else find_state(request.store)
 
 
-def _build(request: Request, state: State | None, progress: Progress) -> tuple[Gathered, Plan, Changes]:
-    """The work itself; the store is ours meanwhile. A state that is not the last one is as good: it knows less."""
-    store = request.store
+def _gather(request: Request, state: State | None, progress: Progress) -> Gathered:
+    """What the repositories have. A state that is not the last one is as good: it knows less."""
     known = state.layers if state and state.mount is request.terms.mount else {}
-    gathered = gather(request.places, known, request.terms, Cache(store / CONFIGS), request.fetch, progress)
+    return gather(request.places, known, request.terms, Cache(request.store / CONFIGS), request.fetch, progress)
+
+
+def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Plan, Changes]:
+    """Plans the store and makes it so; it is ours meanwhile."""
+    store = request.store
     planned = plan(gathered.images, read_layers(store), request.layers_only)
     progress("store written", 0, 1)
     changes = apply(store, planned, request.mend)
-    keep_state(store, _state(request, gathered, _left_out(gathered, planned)))
+    keep_state(
+        store,
+        State(
+            mount=request.terms.mount,
+            request=request.text,
+            revisions=gathered.revisions,
+            layers=dict(gathered.layers),
+            left_out=_left_out(gathered, planned),
+            outcome=_outcome(store, gathered, request.text),
+        ),
+    )
     progress("store written", 1, 1)
-    return gathered, planned, changes
+    return planned, changes
 
 
 def _unchanged(request: Request, state: State, revisions: tuple[int | None, ...], started: float) -> Built | None:
@@ -122,28 +145,37 @@ def _unchanged(request: Request, state: State, revisions: tuple[int | None, ...]
         return None
     if (request.fetch and state.left_out) or not ((store / LAYERS_JSON).exists() and (store / IMAGES_JSON).exists()):
         return None
+    return _as_before(store, state, started)
+
+
+def _as_before(store: Path, state: State, started: float) -> Built:
     return Built(
         store=store,
         changes=Changes(),
         images=len(read_images(store)),
         layers=len(read_layers(store)),
         left_out=state.left_out,
-        revisions=revisions,
+        revisions=state.revisions,
         is_new=False,
         seconds=time.monotonic() - started,
     )
 
 
+def _outcome(store: Path, gathered: Gathered, request: str) -> str:
+    """Names what was asked and found, and what the store lists: while this is the same, a plan would be."""
+    found = hashlib.sha256(request.encode())
+    for image in sorted(gathered.images, key=lambda image: (image.id, image.names)):
+        documents = (image.config, image.manifest, *image.indexes)
+        layers = "".join(layer.layer for layer in image.layers)
+        found.update(repr((image.names, image.is_original, image.created, layers)).encode())
+        found.update(b"".join(hashlib.sha256(document).digest() for document in documents))
+    found.update(repr(gathered.left_out).encode())
+    for index in (LAYERS_JSON, IMAGES_JSON):
+        with contextlib.suppress(FileNotFoundError):
+            found.update((store / index).read_bytes())
+    return found.hexdigest()
+
+
 def _left_out(gathered: Gathered, planned: Plan) -> tuple[LeftOut, ...]:
     every = {*gathered.left_out, *planned.left_out}
     return tuple(sorted(every, key=lambda out: (out.name, out.reason)))
-
-
-def _state(request: Request, gathered: Gathered, left_out: Sequence[LeftOut]) -> State:
-    return State(
-        mount=request.terms.mount,
-        request=request.text,
-        revisions=gathered.revisions,
-        layers=dict(gathered.layers),
-        left_out=tuple(left_out),
-    )

@@ -16,6 +16,7 @@ LINK_LENGTH = 10
 _PLAIN_KEY = re.compile(r"[a-z0-9.]+", re.ASCII)
 
 
+@lru_cache(maxsize=1 << 16)
 def layer_id(parent: str, diff_id: str) -> str:
     """The id that a pull gives a layer on its parent (empty for a base layer): containers/image's rule, which a pull
     looks a layer up by. It is not OCI's chain id."""
@@ -30,6 +31,7 @@ def chain_ids(diff_ids: Iterable[str]) -> list[str]:
     return ids
 
 
+@lru_cache(maxsize=1 << 16)
 def held_id(layer: str) -> str:
     """The id of a held layer by itself. No pull can ask for it."""
     return _sha256(f"cvmfs-podmanstore layer sha256:{layer}")

@@ -21,13 +21,15 @@ _DIGEST_LENGTH = 32
 
 class State(msgspec.Struct, frozen=True):
     """The last build: what it was asked for (`request`, any text), what it found, and the `revisions` of the
-    repositories in the order of the request. `layers` are named by their hex digits."""
+    repositories in the order of the request. `layers` are named by their hex digits; `outcome` is a hash of the images
+    that it found and of the indices that it wrote for them."""
 
     mount: Mount
     request: str
     revisions: tuple[int | None, ...]
     layers: dict[str, HeldLayer]
     left_out: tuple[LeftOut, ...] = ()
+    outcome: str = ""
 
 
 class _Document(msgspec.Struct, frozen=True):
