@@ -86,6 +86,11 @@ class GuardedRepository:
         """How often another mount took the place of the last one."""
         return self._mounts
 
+    @property
+    def seen_revision(self) -> int | None:
+        """The revision as it was seen last, without a look; None before the first one."""
+        return self._revision
+
     def call(
         self, work: Callable[[], T | Missing], layer: Digest | None = None, until: float | None = None
     ) -> T | Missing:

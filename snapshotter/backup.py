@@ -68,7 +68,7 @@ def restore_advice(database: Path, newest_schema: int | None = None) -> str:
     written = backup.stat().st_mtime
     return (
         f"restore a backup: one of {datetime.fromtimestamp(written, UTC):%Y-%m-%d %H:%M:%S} UTC,"
-        f" {_age(time.time() - written)} old, is at {backup}; with the daemon stopped:"
+        f" {age(time.time() - written)} old, is at {backup}; with the daemon stopped:"
         f" rm -f {database}-wal {database}-shm && mv {backup} {database}"
     )
 
@@ -80,6 +80,7 @@ class Backups:
     def __init__(self, store: Metastore, path: Path, interval: float = INTERVAL) -> None:
         self._store, self._path, self._interval = store, path, interval
         self._saved: int | None = None
+        self._saving = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
 
@@ -93,26 +94,21 @@ class Backups:
         self.save_if_changed()
 
     def save_if_changed(self) -> None:
-        """One copy, unless it would be the same; staged and renamed."""
-        changes = self._store.changes
-        if changes == self._saved:
+        """One copy, unless it would be the same."""
+        if self._store.changes == self._saved:
             return
         try:
-            self._save()
+            self.save()
         except (OSError, ContractError) as problem:
             event(_log, logging.WARNING, "backup not written", path=str(self._path), detail=str(problem))
-            return
-        self._saved = changes
 
-    def _save(self) -> None:
-        staged = self._path.with_name(f"{self._path.name}.new")
-        staged.unlink(missing_ok=True)
-        try:
-            self._store.back_up(staged, BACKUP_ID)
-            os.rename(staged, self._path)
-        finally:
-            staged.unlink(missing_ok=True)
-        persist(self._path.parent)
+    def save(self) -> Path:
+        """A copy of now; answers where it is."""
+        with self._saving:
+            changes = self._store.changes
+            write_copy(self._store, self._path)
+            self._saved = changes
+        return self._path
 
     def _run(self) -> None:
         wait = self._first_wait()
@@ -127,6 +123,19 @@ class Backups:
             age = max(0.0, time.time() - self._path.stat().st_mtime)
             return max(0.0, self._interval - age)
         return 0.0
+
+
+def write_copy(store: Metastore, target: Path) -> None:
+    """A copy of the last commit with a backup's mark, 0600; staged and renamed."""
+    staged = target.with_name(f"{target.name}.new")
+    staged.unlink(missing_ok=True)
+    try:
+        os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        store.back_up(staged, BACKUP_ID)
+        os.rename(staged, target)
+    finally:
+        staged.unlink(missing_ok=True)
+    persist(target.parent)
 
 
 def keep_newer(store: Metastore, disk: Disk) -> None:
@@ -147,7 +156,8 @@ def keep_newer(store: Metastore, disk: Disk) -> None:
     event(_log, logging.WARNING, "the database is older than the disk", backup=restored, kept=len(newer), last=last)
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
+    """How old something is, in its largest unit."""
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             number = int(seconds // size)

@@ -27,7 +27,8 @@ class RepositoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
-    """All settings; each default is what a node of a laboratory wants. `deadline` is in seconds."""
+    """All settings; each default is what a node of a laboratory wants. `deadline` and intervals are in
+    seconds, `index_rate` is in visits a second."""
 
     root: str = "/var/lib/containerd-cvmfs-grpc"
     address: str = "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock"
@@ -39,6 +40,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     deadline: float = 5.0
     probe_interval: float = 5.0
     backup_interval: float = 600.0
+    index: bool = True
+    index_interval: float = 300.0
+    index_rate: float = 200.0
     policy: tuple[Policy, ...] = ()
     mount_options: tuple[str, ...] = ()
 
@@ -82,6 +86,10 @@ def check(config: Config) -> None:
             raise InvalidArgument(name, seconds, "is not between 0 and 300 seconds")
     if not 0 < config.backup_interval <= 86400:
         raise InvalidArgument("backup-interval", config.backup_interval, "is not between 0 and 86400 seconds")
+    if not 0 < config.index_interval <= 86400:
+        raise InvalidArgument("index-interval", config.index_interval, "is not between 0 and 86400 seconds")
+    if not 0 < config.index_rate <= 100_000:
+        raise InvalidArgument("index-rate", config.index_rate, "is not between 0 and 100000 a second")
     _check_repositories(config)
     _check_absolute("root", config.root)
     _check_absolute("address", config.address)

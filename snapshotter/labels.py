@@ -30,9 +30,9 @@ MISS = "containerd.io/snapshot/cvmfs.miss"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The layer that a Prepare of a pull asks for, under the name `target`: by either digest, or by none and a
-    `problem`. `image` is the one it belongs to ("" where not said); `layers_to_top` counts it and those above it, 0
-    where not said."""
+    """The layer that a Prepare of a pull asks for, under the name `target`: by either digest, by the `chain` that it is
+    the top of, or by none and a `problem`. `image` is the one it belongs to ("" where not said); `layers_to_top` counts
+    it and those above it, 0 where not said."""
 
     target: str
     layer: Digest | None = None
@@ -40,6 +40,7 @@ class Wanted:
     image: str = ""
     layers_to_top: int = 0
     problem: Missing | None = None
+    chain: Digest | None = None
 
 
 def wanted_layer(labels: Mapping[str, str]) -> Wanted | None:
@@ -53,12 +54,13 @@ def wanted_layer(labels: Mapping[str, str]) -> Wanted | None:
         layer, diff_id = _digest(labels, LAYER_DIGEST), _digest(labels, DIFF_ID)
     except InvalidArgument as error:
         return Wanted(target, image=image, problem=Missing(Reason.BAD_LABEL, str(error)))
-    problem = None if layer or diff_id else _NO_LABEL
+    chain = _chain(target)
+    problem = None if layer or diff_id or chain else NO_LABEL
     problem = _MAPPED if any(labels.get(name) for name in MAPPINGS) else problem
-    return Wanted(target, layer, diff_id, image, len(above), problem)
+    return Wanted(target, layer, diff_id, image, len(above), problem, chain)
 
 
-_NO_LABEL = Missing(
+NO_LABEL = Missing(
     Reason.NO_LAYER_LABEL,
     f"the labels name no layer digest: set disable_snapshot_annotations = false in containerd's CRI"
     f" configuration, or pull with a client that sends {LAYER_DIGEST}",
@@ -68,6 +70,14 @@ _NO_LABEL = Missing(
 _MAPPED = Missing(
     Reason.USERNS, "the labels ask for other owners (a user namespace), and a repository's layers cannot be mapped"
 )
+
+
+def _chain(target: str) -> Digest | None:
+    """containerd's target is a chain id; that of another client may be any name."""
+    try:
+        return Digest.parse(target)
+    except InvalidArgument:
+        return None
 
 
 def _digest(labels: Mapping[str, str], name: str) -> Digest | None:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import Counter
 
+from cvmfsrepo.digest import Digest
 from cvmfsrepo.reasons import Reason
 from cvmfsrepo.repository import Missing
 from snapshotter.labels import Wanted
@@ -14,12 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 class Outcomes:
-    """Counts since the start of the process: hits by repository, misses by reason."""
+    """Counts since the start of the process: hits by repository and by layer, misses by reason."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hits: Counter[str] = Counter()
         self._misses: Counter[Reason] = Counter()
+        self._layers: Counter[Digest] = Counter()
 
     @property
     def hits(self) -> dict[str, int]:
@@ -30,6 +32,12 @@ class Outcomes:
     def misses(self) -> dict[Reason, int]:
         with self._lock:
             return dict(self._misses)
+
+    @property
+    def layers(self) -> dict[Digest, int]:
+        """Layers, each with how often it was served. Their sizes are looked up when somebody asks, not in a Prepare."""
+        with self._lock:
+            return dict(self._layers)
 
     def log(self, key: str, parent: str, wanted: Wanted, found: FoundLayer | Missing, seconds: float) -> None:
         """Counts and says how a Prepare of a pull went: a hit on level info, a miss as a warning with its reason."""
@@ -45,5 +53,6 @@ class Outcomes:
             return
         with self._lock:
             self._hits[found.remote.repository] += 1
+            self._layers[found.layer.digest] += 1
         fields |= {"outcome": "hit", "repository": found.remote.repository, "revision": found.remote.revision}
         event(_log, logging.INFO, "remote prepare", **fields)

@@ -21,7 +21,8 @@ from cvmfsrepo.shims import Shim, hide_shim, white_shim
 from cvmfsrepo.walk import WalkExpired
 from snapshotter.below import find_below
 from snapshotter.faults import of_os
-from snapshotter.labels import Wanted
+from snapshotter.index.store import Index
+from snapshotter.labels import NO_LABEL, Wanted
 from snapshotter.log import event
 from snapshotter.losses import find_losses
 from snapshotter.metastore import Remote
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 _WALK_SHARE = 0.9
 """Of the deadline, for which a Prepare waits for a walk: then it still can look what the layer stands on."""
 
+
+_WEIGHTS = {Reason.ABSENT: 1, Reason.NO_LAYER_LABEL: 2}
+"""Of reasons that say the least, where several repositories are asked."""
 
 _MOST_HIDES = 10_000
 """Places of layers whose shim is remembered."""
@@ -49,22 +53,26 @@ class FoundLayer:
 class RemoteLayers:
     """The configured repositories, in order of priority, and the node's shims."""
 
-    def __init__(self, repositories: Sequence[GuardedRepository], store: ShimStore) -> None:
-        self._repositories = repositories
+    def __init__(self, repositories: Sequence[GuardedRepository], store: ShimStore, index: Index | None = None) -> None:
+        self._repositories, self._index = repositories, index
         self._store, self._walks = store, Walks(store)
         self._hides = _Hides(store)
 
     def find(self, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
         """The first repository's layer that is there, with its shims written; `lowers` are those that it will
-        stand on. Otherwise why not: a repository that does not answer outweighs one that has no such layer."""
+        stand on. Otherwise why not: a repository that does not answer outweighs one that has no such layer, and that
+        one another which cannot even be asked, for the request names a chain alone and the index does not know it."""
         misses = list[Missing]()
         for repository in self._repositories:
             found = self._find_in(repository, wanted, lowers)
             if not isinstance(found, Missing):
                 return found
             misses.append(found)
-        misses.sort(key=lambda missing: missing.reason is Reason.ABSENT)  # stable: in order of priority otherwise
-        return Missing(misses[0].reason, "; ".join(missing.detail for missing in misses))
+        misses.sort(key=lambda missing: _WEIGHTS.get(missing.reason, 0))  # stable: in order of priority otherwise
+        details = [missing.detail for missing in misses]
+        if misses[0].reason is Reason.NO_LAYER_LABEL:
+            details.insert(0, NO_LABEL.detail)
+        return Missing(misses[0].reason, "; ".join(details))
 
     def find_unreadable(self, layers: Iterable[Remote]) -> Missing | None:
         """Why one of several layers that snapshots stand on cannot be read now, or None."""
@@ -94,9 +102,13 @@ class RemoteLayers:
     def _read_in(self, repository: GuardedRepository, wanted: Wanted, lowers: Sequence[str]) -> "_Read | Missing":
         """Everything that is asked of a repository, under one deadline; the walk over a layer without a record, which
         others may wait for too, outside its few threads."""
+        by_content = self._indexed(repository.name, wanted)
+        if wanted.layer is None and wanted.diff_id is None and not by_content:
+            return self._not_indexed(repository.name, wanted)
+        about = wanted.layer or next(iter(by_content), None)
         until, end_of_walk = deadline_in(repository.deadline), deadline_in(_WALK_SHARE * repository.deadline)
         found: _Read | _Unwalked | Missing = repository.call(
-            partial(self._read, repository, wanted, lowers), wanted.layer, until
+            partial(self._read, repository, wanted, by_content, lowers), about, until
         )
         if not isinstance(found, _Unwalked):
             return found
@@ -109,10 +121,24 @@ class RemoteLayers:
             return Missing(reason_of(error), f"repository {repository.name}: {error}")
         return repository.call(lambda: self._stand(repository, layer, outline, False, lowers), layer.digest, until)
 
-    def _read(self, guarded: GuardedRepository, wanted: Wanted, lowers: Sequence[str]) -> "_Read | _Unwalked | Missing":
+    def _indexed(self, repository: str, wanted: Wanted) -> list[Digest]:
+        """What the index knows of a repository's layers with the content that is asked for. It waits for nothing."""
+        if self._index is None:
+            return []
+        found = self._index.find_layers_of_diff_id(wanted.diff_id) if wanted.diff_id else ()
+        found += self._index.find_layer_of_chain(wanted.chain) if wanted.chain else ()
+        return list(dict.fromkeys(layer for name, layer in found if name == repository and layer != wanted.layer))
+
+    def _not_indexed(self, repository: str, wanted: Wanted) -> Missing:
+        said = "there is no index" if self._index is None else f"its index {self._index.state(repository)}"
+        return Missing(Reason.NO_LAYER_LABEL, f"repository {repository} has no chain {wanted.chain} known: {said}")
+
+    def _read(
+        self, guarded: GuardedRepository, wanted: Wanted, by_content: Sequence[Digest], lowers: Sequence[str]
+    ) -> "_Read | _Unwalked | Missing":
         """The layer, and what it needs around it where that is known or recorded."""
         repository = guarded.repository
-        layer = _find_layer(repository, wanted)
+        layer = _find_layer(repository, wanted, by_content)
         if isinstance(layer, Missing):
             return layer
         kept = self._store.find_outline(layer.digest)
@@ -212,14 +238,16 @@ def _shown_by(lower: str) -> str:
         return lower
 
 
-def _find_layer(repository: Repository, wanted: Wanted) -> Layer | Missing:
-    """By the layer digest; by the diff id where that is not published or not said."""
+def _find_layer(repository: Repository, wanted: Wanted, by_content: Sequence[Digest]) -> Layer | Missing:
+    """By the layer digest; by the diff id and by what the index knows where that is not published or not said."""
     found: Layer | Missing | None = None
     if wanted.layer is not None:
         found = repository.find_layer(wanted.layer)
         if isinstance(found, Layer) or found.reason is not Reason.ABSENT:
             return found
-    digest = repository.find_by_diff_id(wanted.diff_id) if wanted.diff_id else None
-    if digest is not None:
-        return repository.find_layer(digest)
+    linked = repository.find_by_diff_id(wanted.diff_id) if wanted.diff_id else None
+    for digest in dict.fromkeys([*([linked] if linked else []), *by_content]):
+        found = repository.find_layer(digest)
+        if isinstance(found, Layer) or found.reason is not Reason.ABSENT:
+            return found
     return found or repository.why_missing(f"a layer with diff id {wanted.diff_id}")

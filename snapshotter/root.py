@@ -15,7 +15,7 @@ from snapshotter.log import event
 
 _log = logging.getLogger(__name__)
 
-DATABASE, LOCK = "metadata.sqlite", "lock"
+DATABASE, LOCK, INDEX = "metadata.sqlite", "lock", "index.sqlite"
 _OURS = ("snapshots", "shims", "layers")
 
 
@@ -55,7 +55,7 @@ def _check_ours(root: Path) -> None:
         names = set(os.listdir(root)) - {"lost+found"}
     except FileNotFoundError:
         return
-    foreign = sorted(names - {*_OURS, LOCK} - {name for name in names if name.startswith((DATABASE, BACKUP))})
+    foreign = sorted(names - {*_OURS, LOCK} - {name for name in names if name.startswith((DATABASE, BACKUP, INDEX))})
     if foreign and DATABASE not in names:
         raise FailedPrecondition(
             "root directory", str(root), f"holds the state of something else ({', '.join(foreign[:4])})",

@@ -16,18 +16,25 @@ from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.repository import Repository
 from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
+from protos.cvmfs.snapshotter.admin.v1.admin_pb2_grpc import add_AdminServicer_to_server
+from snapshotter.admin.address import admin_address
+from snapshotter.admin.facts import Facts
+from snapshotter.admin.service import AdminService
 from snapshotter.backup import BACKUP, Backups, keep_newer
 from snapshotter.config import Config
 from snapshotter.database import open_database
 from snapshotter.disk import Disk, remove_tree
 from snapshotter.filters import parse_filters
+from snapshotter.index.indexer import indexed
+from snapshotter.index.store import Index
 from snapshotter.inspect import Finding, findings
 from snapshotter.kernel import mount_options
 from snapshotter.log import event
 from snapshotter.metastore import Metastore
+from snapshotter.node import RunningNode
 from snapshotter.policy import Policies
 from snapshotter.remote import RemoteLayers
-from snapshotter.root import DATABASE, locked_root
+from snapshotter.root import DATABASE, INDEX, locked_root
 from snapshotter.service import ErrorInterceptor, SnapshotsService
 from snapshotter.shimstore import ShimStore
 from snapshotter.snapshotter import Snapshotter
@@ -38,6 +45,9 @@ _log = logging.getLogger(__name__)
 
 FEW_WORKERS, MANY_WORKERS = 3, 256
 """Calls served at one time: as long as none is stuck, and while some are or wait as a policy says."""
+
+MOST_QUESTIONS = 16
+"""Calls of the admin service at one time, while some are stuck; they take none of the threads above."""
 
 GRACE = 10.0
 """Seconds that running calls get after SIGTERM."""
@@ -59,27 +69,42 @@ def serve(config: Config) -> None:
     # Blocked before any thread starts, and taken by sigwait: a handler can come between a check and a wait and be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     _allow_descriptors()
-    with opened(config) as snapshotter, bound_socket(Path(config.address), config.socket_group) as address:
-        workers = Workers(FEW_WORKERS, MANY_WORKERS)
-        server = grpc.server(workers, interceptors=[ErrorInterceptor()], options=_OPTIONS)  # type: ignore[arg-type]
-        add_SnapshotsServicer_to_server(SnapshotsService(snapshotter), server)
-        bind_private(address, lambda: _bind(server, address), config.socket_group)
-        server.start()
+    with (
+        opened_node(config) as node,
+        bound_socket(Path(config.address), config.socket_group) as address,
+        bound_socket(admin_address(config)) as admin,
+    ):
+        snapshots, facts = _server(FEW_WORKERS, MANY_WORKERS), _server(FEW_WORKERS, MOST_QUESTIONS)
+        add_SnapshotsServicer_to_server(SnapshotsService(node.verbs), snapshots)
+        add_AdminServicer_to_server(AdminService(Facts(node)), facts)
+        bind_private(address, lambda: _bind(snapshots, address), config.socket_group)
+        bind_private(admin, lambda: _bind(facts, admin, "admin-address"))
+        facts.start()
+        snapshots.start()
         event(
             _log,
             logging.INFO,
             "serving",
             address=str(address),
+            admin=str(admin),
             root=config.root,
             repositories=[r.name for r in config.served],
         )
         signal.sigwait(_STOP)
         event(_log, logging.INFO, "stopping", grace_seconds=GRACE)
-        server.stop(GRACE).wait()
+        facts.stop(0)
+        snapshots.stop(GRACE).wait()
 
 
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[Snapshotter]:
+    """The verbs of `opened_node`."""
+    with opened_node(config) as node:
+        yield node.verbs
+
+
+@contextlib.contextmanager
+def opened_node(config: Config) -> Iterator[RunningNode]:
     """A snapshotter on the configured root, swept of what a dead process left behind."""
     with locked_root(Path(config.root)) as root:
         store = open_database(root / DATABASE)
@@ -88,9 +113,14 @@ def opened(config: Config) -> Iterator[Snapshotter]:
             keep_newer(store, disk)
             _sweep(store, disk, shims)
             _report(findings(store.walk(parse_filters([])), disk))
-            with Backups(store, root / BACKUP, config.backup_interval), _probed(config) as repositories:
-                remote, options = RemoteLayers(repositories, shims), mount_options(config.mount_options)
-                yield Snapshotter(store, disk, remote, options, Policies(config.policy))
+            with (
+                Backups(store, root / BACKUP, config.backup_interval) as backups,
+                _probed(config) as repositories,
+                _indexed(config, root / INDEX, repositories) as index,
+            ):
+                remote, options = RemoteLayers(repositories, shims, index), mount_options(config.mount_options)
+                verbs = Snapshotter(store, disk, remote, options, Policies(config.policy))
+                yield RunningNode(config, store, disk, shims, repositories, remote, options, index, verbs, backups)
         finally:
             store.close()
 
@@ -111,11 +141,26 @@ def _probed(config: Config) -> Iterator[list[GuardedRepository]]:
             repository.stop_probing()
 
 
-def _bind(server: grpc.Server, address: Path) -> None:
+def _server(few: int, many: int) -> grpc.Server:
+    workers = Workers(few, many)
+    return grpc.server(workers, interceptors=[ErrorInterceptor()], options=_OPTIONS)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _indexed(config: Config, path: Path, repositories: list[GuardedRepository]) -> Iterator[Index | None]:
+    """The index, kept up to date until the end, or None where the configuration wants none."""
+    if not config.index:
+        yield None
+        return
+    with indexed(path, repositories, config.index_interval, config.index_rate) as index:
+        yield index
+
+
+def _bind(server: grpc.Server, address: Path, option: str = "--address") -> None:
     try:
         server.add_insecure_port(f"unix:{quote(os.fsencode(address))}")
     except RuntimeError:  # grpc has told the reason on standard error
-        raise FailedPrecondition("socket", str(address), "cannot be made", "take another --address") from None
+        raise FailedPrecondition("socket", str(address), "cannot be made", f"take another {option}") from None
 
 
 def _sweep(store: Metastore, disk: Disk, shims: ShimStore) -> None:

@@ -26,16 +26,23 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 }
 OWN = frozenset({*MAY_IMPORT, "protos", "config"})
 
-_GRPC = ("snapshotter/service.py", "snapshotter/convert.py", "snapshotter/server.py", "snapshotter/client.py")
+_GRPC = (
+    *("snapshotter/service.py", "snapshotter/convert.py", "snapshotter/server.py", "snapshotter/client.py"),
+    "snapshotter/engine.py",
+    *("snapshotter/admin/service.py", "snapshotter/admin/convert.py", "snapshotter/admin/client.py"),
+)
 _XATTR = ("cvmfsrepo/xattrs.py", "cvmfsrepo/standin.py")
-_PROCESS = ("publisher/transaction.py", "publisher/source.py")
+_PROCESS = (
+    *("publisher/transaction.py", "publisher/source.py"),
+    *("snapshotter/engineconfig/program.py", "snapshotter/cli/apart.py"),
+)
 
 # The edges: what touches the world, by module or by function, and the only product files that may.
 EDGES: Mapping[str, tuple[str, ...]] = {
     "grpc": _GRPC,
     "google": _GRPC,
     "protos": _GRPC,
-    "sqlite3": ("snapshotter/metastore.py", "snapshotter/database.py"),
+    "sqlite3": ("snapshotter/metastore.py", "snapshotter/database.py", "snapshotter/index/database.py"),
     "fuse": ("cvmfsrepo/standin.py",),
     "xattr": _XATTR,
     **dict.fromkeys(("os.getxattr", "os.setxattr", "os.listxattr", "os.removexattr"), _XATTR),

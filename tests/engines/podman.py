@@ -145,10 +145,10 @@ class Service:
         return json.loads(body)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body of the answer."""
+        """Status and body of the answer; a body that is sent is JSON."""
         connection = _UnixConnection(self.socket)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, {} if body is None else {"Content-Type": "application/json"})
             response = connection.getresponse()
             return response.status, response.read()
         finally:

@@ -1,0 +1,1 @@
+"""The daemon's facts, for the commands: values, and the service that hands them out."""

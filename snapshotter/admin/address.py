@@ -1,0 +1,13 @@
+"""Where the admin service is: on a socket of its own, for whoever may use the snapshots' socket need not be root."""
+
+from pathlib import Path
+
+from snapshotter.config import Config
+
+SOCKET = "admin.sock"
+
+
+def admin_address(config: Config) -> Path:
+    """The configured socket, or one beside that of the snapshots."""
+    configured: str = getattr(config, "admin_address", "")
+    return Path(configured) if configured else Path(config.address).with_name(SOCKET)

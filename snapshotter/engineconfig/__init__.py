@@ -1,0 +1,1 @@
+"""What containerd has to be told of us, what it was told, and how the two are compared."""

@@ -1,0 +1,1 @@
+"""What the repositories hold, known on the node without asking them."""
