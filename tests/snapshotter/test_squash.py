@@ -23,9 +23,7 @@ pytestmark = pytest.mark.root
 
 def differences(tars: list[bytes], directory: Path) -> tuple[list[str], frozenset[bytes], frozenset[bytes]]:
     """Those between the oracle's tree and ours, and the undated directories of both."""
-    undated = frozenset(
-        b"" if path == "." else os.fsencode(path) for path in oracle.apply(tars, directory / "truth")
-    )
+    undated = frozenset(b"" if path == "." else os.fsencode(path) for path in oracle.apply(tars, directory / "truth"))
     image = write_image(directory / "layout", tars, "x")
     found = from_source(image.source, "linux/amd64")
     place = directory / "place"
