@@ -32,6 +32,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
 
     root: str = "/var/lib/containerd-cvmfs-grpc"
     address: str = "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock"
+    admin_address: str = ""
     socket_group: str = ""
     log_level: str = "info"
     repository: str | None = None
@@ -93,6 +94,7 @@ def check(config: Config) -> None:
     _check_repositories(config)
     _check_absolute("root", config.root)
     _check_absolute("address", config.address)
+    _check_absolute("admin-address", config.admin_address)
     for policy in config.policy:
         _check_policy(policy)
 

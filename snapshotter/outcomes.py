@@ -54,5 +54,8 @@ class Outcomes:
         with self._lock:
             self._hits[found.remote.repository] += 1
             self._layers[found.layer.digest] += 1
-        fields |= {"outcome": "hit", "repository": found.remote.repository, "revision": found.remote.revision}
+        fields |= {
+            "outcome": "hit", "layer": str(found.layer.digest),
+            "repository": found.remote.repository, "revision": found.remote.revision,
+        }  # fmt: skip
         event(_log, logging.INFO, "remote prepare", **fields)

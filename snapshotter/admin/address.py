@@ -9,5 +9,4 @@ SOCKET = "admin.sock"
 
 def admin_address(config: Config) -> Path:
     """The configured socket, or one beside that of the snapshots."""
-    configured: str = getattr(config, "admin_address", "")
-    return Path(configured) if configured else Path(config.address).with_name(SOCKET)
+    return Path(config.admin_address) if config.admin_address else Path(config.address).with_name(SOCKET)
