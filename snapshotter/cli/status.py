@@ -7,6 +7,7 @@ import click
 
 from snapshotter.admin.values import DiskUse, RepositoryStatus, Served, SnapshotCounts, Status
 from snapshotter.cli import exits
+from snapshotter.cli.apart import apart
 from snapshotter.cli.options import node_options
 from snapshotter.cli.output import Output, ago, counted, duration, moment, size
 from snapshotter.config import Config
@@ -15,6 +16,7 @@ from snapshotter.config import Config
 @click.command()
 @click.option("--measure", is_flag=True, help="Measure what running containers have written; takes time.")
 @node_options
+@apart
 def status(config: Config, output: Output, measure: bool) -> None:
     """How the daemon, its repositories and its snapshots are doing.
 

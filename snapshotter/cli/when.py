@@ -7,6 +7,7 @@ import click
 from cvmfsrepo.errors import Unavailable
 from snapshotter.admin.values import ImageFacts
 from snapshotter.cli import exits
+from snapshotter.cli.apart import apart
 from snapshotter.cli.options import node_options
 from snapshotter.cli.output import Output, ago, moment
 from snapshotter.config import Config
@@ -18,6 +19,7 @@ _STEP = 1.0
 @click.command()
 @click.argument("reference", metavar="IMAGE")
 @node_options
+@apart
 def when(config: Config, output: Output, reference: str) -> None:
     """Since when this node sees an image in a repository, and in which revision it came.
 
@@ -40,6 +42,7 @@ def when(config: Config, output: Output, reference: str) -> None:
 @click.argument("reference", metavar="IMAGE")
 @click.option("--timeout", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Seconds to wait.")
 @node_options
+@apart
 def wait_for(config: Config, output: Output, reference: str, timeout: float) -> None:
     """Waits until a repository holds an image, as this node sees it.
 
