@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from cvmfsrepo.reasons import Reason
+
 
 class Look(msgspec.Struct, frozen=True):
     """What one repository says of a layer: `reason` is "" where it is served, else one of `cvmfsrepo.reasons`, with a
@@ -106,7 +108,7 @@ def judge(
         download_bytes=download_bytes(wanted, [0] if engine.faults else missing),
         layers=verdicts,
         first_missing=first + 1 if missing else None,
-        best=_best(wanted, missing),
+        best=_best(wanted, missing, [place for place in missing if _can_be_published(layers[place][1])]),
         refused=refused and bool(missing),
         engine=engine,
         notes=tuple(notes),
@@ -119,12 +121,17 @@ def download_bytes(layers: Sequence[WantedLayer], missing: Collection[int]) -> i
     return sum({layer.digest: layer.size for layer in fetched}.values())
 
 
-def _best(layers: Sequence[WantedLayer], missing: Sequence[int]) -> Saving | None:
+def _can_be_published(looks: Sequence[Look]) -> bool:
+    """A repository that does not answer may have the layer: publishing it once more helps nobody."""
+    return any(look.reason in (Reason.ABSENT, Reason.MARKERS_UNAVAILABLE) for look in looks)
+
+
+def _best(layers: Sequence[WantedLayer], missing: Sequence[int], publishable: Sequence[int]) -> Saving | None:
     """Publication of a layer serves it wherever it stands in the image."""
     whole, best = download_bytes(layers, missing), None
-    for place in missing:
+    for place in publishable:
         left = [other for other in missing if layers[other].digest != layers[place].digest]
         saved = whole - download_bytes(layers, left)
-        if best is None or saved > best.bytes_saved:
+        if saved > (best.bytes_saved if best else 0):
             best = Saving(place + 1, layers[place].digest, saved)
     return best

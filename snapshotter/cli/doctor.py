@@ -3,6 +3,7 @@
 import click
 
 from snapshotter.cli import exits
+from snapshotter.cli.apart import apart
 from snapshotter.cli.options import node_options
 from snapshotter.cli.output import Output, counted
 from snapshotter.config import Config
@@ -18,6 +19,7 @@ from snapshotter.doctor.values import Finding
 @click.option("--strict", is_flag=True, help="Let warnings count: exit status 3.")
 @click.option("--quiet", is_flag=True, help="Do not show what is well.")
 @node_options
+@apart
 def doctor(
     config: Config, output: Output, engine: str, engine_config: str, version: str, strict: bool, quiet: bool
 ) -> None:

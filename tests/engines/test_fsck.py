@@ -1,146 +1,43 @@
-"""What real containerd of three generations says of our snapshots, against our records and the disk; how a node is
-mended; and how it is left."""
+"""What real containerd of three generations says of our snapshots, against our records and the disk; and how a node is
+mended."""
 
 import json
 import os
 import shutil
-import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import click
+import grpc
 import pytest
 from click.testing import CliRunner
 
-from cvmfsrepo.digest import Digest, chain_id
-from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from cvmfsrepo.digest import chain_id
+from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from snapshotter.cli.containers import resolve_container
-from snapshotter.cli.drain import drain
 from snapshotter.cli.fsck import fsck
 from snapshotter.client import Client
-from snapshotter.config import Config
 from snapshotter.engine import look
-from snapshotter.snapshots import Info, Kind
-from tests.engines.busybox import push_pause, write_busybox
-from tests.engines.containerd import PROXY, VERSIONS, Containerd
-from tests.engines.cri import Cri
-from tests.engines.node import Snapshotter
-from tests.engines.registry import Registry
-from tests.fidelity.publishing import publish
-from tests.images.ocilayout import Image
-from tests.images.tarlayer import Dir, File, Whiteout
-from tests.mounting import mounted, standin
+from snapshotter.snapshots import Kind
+from tests.engines.compared import SHOW, SHOWN, Node, World, made_node, made_world, prefixes
+from tests.engines.containerd import PROXY, VERSIONS
+from tests.mounting import mounted
 
 pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("fsck")]
-
-_ONE = [Dir("data"), File("data/one", b"one\n"), File("data/gone", b"x")]
-_TWO = [File("data/two", b"two\n"), Whiteout("data/gone")]
-_OWN = [File("data/own", b"of the user\n")]
-_SHOW = ["/bin/sh", "-c", "cat /data/one /data/two; ls -A /data"]
-_SHOWN = "one\ntwo\none\ntwo\n"
-
-
-@dataclass(frozen=True)
-class World:
-    """A registry and a repository that have the base image; the registry alone has the user's."""
-
-    registry: Registry
-    sandbox: str
-    mountpoint: Path
-    base: Image
-    user: Image
-
-    def reference(self, image: Image) -> str:
-        return self.registry.reference(f"test/{image.ref}:1")
-
-
-@dataclass(frozen=True)
-class Node:
-    """One engine of one version over our daemon, and the commands."""
-
-    world: World
-    containerd: Containerd
-    daemon: Snapshotter
-    cri: Cri
-
-    @property
-    def base(self) -> str:
-        return self.world.reference(self.world.base)
-
-    def run(self, command: click.Command, *arguments: str) -> tuple[int, Any]:
-        """Exit status and JSON of a command."""
-        given = [*self.daemon.arguments(), "--containerd", str(self.containerd.socket), "--json", *arguments]
-        done = CliRunner().invoke(command, given, catch_exceptions=False)
-        return done.exit_code, json.loads(done.stdout)
-
-    def text(self, command: click.Command, *arguments: str) -> str:
-        given = [*self.daemon.arguments(), "--containerd", str(self.containerd.socket), *arguments]
-        return CliRunner().invoke(command, given, catch_exceptions=False).output
-
-    def differences(self, *arguments: str) -> list[dict[str, Any]]:
-        status, found = self.run(fsck, "--older-than", "0", *arguments)
-        assert found["problem"] == ""
-        assert status == (3 if found["differences"] else 0)
-        return list(found["differences"])
-
-    def directory_of(self, name: str) -> Path:
-        """Of a record, by how an active snapshot or a view on it would be mounted."""
-        return self.daemon.root / "snapshots" / str(self.numbers()[name])
-
-    def numbers(self) -> Mapping[str, int]:
-        from snapshotter.admin.address import admin_address
-        from snapshotter.admin.client import AdminClient
-
-        with AdminClient(admin_address(self.config)) as admin:
-            return {record.name: record.id for record in admin.walk()}
-
-    @property
-    def config(self) -> Config:
-        return Config(root=str(self.daemon.root), address=str(self.daemon.address))
-
-    def infos(self) -> list[Info]:
-        with self.daemon.client() as client:
-            return list(client.walk())
-
-    def remote_chain(self) -> list[Info]:
-        """Our records of the base image's layers, base first."""
-        targets = [str(chain_id(diff_ids)) for diff_ids in prefixes(self.world.base)]
-        by_target = {info.labels.get("containerd.io/snapshot.ref"): info for info in self.infos()
-                     if info.name.startswith("remote/")}  # fmt: skip
-        return [by_target[target] for target in targets]
-
-
-def prefixes(image: Image) -> list[list[Digest]]:
-    diff_ids = [Digest.parse(text) for text in image.diff_ids]
-    return [diff_ids[: end + 1] for end in range(len(diff_ids))]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    directory = tmp_path_factory.mktemp("world")
-    layout, repository = directory / "layout", directory / "repository"
-    base = write_busybox(layout, "base", [_ONE, _TWO])
-    user = write_busybox(layout, "user", [_ONE, _TWO, _OWN])
-    with Registry(directory / "registry") as registry:
-        for image in (base, user):
-            registry.push(layout, image.ref, f"test/{image.ref}:1")
-        publish(base, repository, registry.reference("test/base:1"))
-        with standin(repository, directory / "cvmfs", kcache=60):
-            yield World(registry, push_pause(registry), directory / "cvmfs", base, user)
+    with made_world(tmp_path_factory.mktemp("world")) as world:
+        yield world
 
 
 @pytest.fixture(params=VERSIONS)
 def node(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Node]:
-    with (
-        Snapshotter(tmp_path / "state", world.mountpoint) as daemon,
-        Containerd(request.param, world.sandbox, daemon.proxy) as containerd,
-        Cri(containerd.socket) as cri,
-    ):
-        node = Node(world, containerd, daemon, cri)
-        cri.pull(node.base)
+    with made_node(request.param, world, tmp_path) as node:
         yield node
 
 
@@ -176,6 +73,27 @@ def test_a_whole_node_has_no_differences(node: Node) -> None:
     assert "nothing differs" in node.text(fsck)
 
 
+def test_a_busy_node_has_no_differences(node: Node) -> None:
+    """While images and containers come and go nothing that is under way is taken for damage, nor removed."""
+    user, over = node.world.reference(node.world.user), threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            node.cri.pull(user)
+            assert node.cri.run(user, ["/bin/cat", "/data/own"]).output == "of the user\n"
+            node.cri.remove_image(user)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            for _ in range(4):
+                assert node.differences("--repair") == []
+                time.sleep(0.3)
+        finally:
+            over.set()
+        working.result()
+
+
 def test_damage_to_links_and_shims_is_named_and_mended_under_a_running_container(node: Node) -> None:
     """A link that leads elsewhere, missing links, a missing directory, lost shims, a lost work directory: each is named
     with the images and containers that need it, made again from the record, and what runs notices nothing."""
@@ -203,9 +121,9 @@ def test_damage_to_links_and_shims_is_named_and_mended_under_a_running_container
         assert node.differences("--repair") == [], node.text(fsck)
         assert {path: os.readlink(path) for place in (bottom, one, two) for path in place.iterdir()} == links
         assert upper.is_dir()
-        assert node.cri.exec(container, _SHOW).output == _SHOWN
-        again = node.cri.run(node.base, _SHOW)
-        assert (again.exit_code, again.output) == (0, _SHOWN)
+        assert node.cri.exec(container, SHOW).output == SHOWN
+        again = node.cri.run(node.base, SHOW)
+        assert (again.exit_code, again.output) == (0, SHOWN)
 
 
 def test_leftovers_and_orphans_are_removed_but_not_what_is_mounted(node: Node, tmp_path: Path) -> None:
@@ -249,7 +167,7 @@ def test_leftovers_and_orphans_are_removed_but_not_what_is_mounted(node: Node, t
     assert {info.name for info in node.infos()} == before | {"buildkit/1/theirs"}
     with node.daemon.client() as client:
         client.remove("buildkit/1/theirs")
-    assert node.cri.run(node.base, _SHOW).output == _SHOWN
+    assert node.cri.run(node.base, SHOW).output == SHOWN
 
 
 def test_what_containerd_needs_and_we_lost_is_named_with_who_needs_it(node: Node) -> None:
@@ -269,6 +187,8 @@ def test_what_containerd_needs_and_we_lost_is_named_with_who_needs_it(node: Node
     users = {user for one in found for user in one["users"]}
     assert {f"container k8s.io/{container.id}", f"image k8s.io/{user}"} <= users
     assert f"image k8s.io/{node.base}" not in users
+    with pytest.raises(grpc.RpcError, match=r"target snapshot .* already exists"):
+        node.cri.pull(user)
     node.cri.stop(container)
     for name in sorted(name.partition("/")[2] for name in users if name.startswith("image ")):
         node.containerd.ctr("-n", "k8s.io", "images", "remove", "--sync", name)
@@ -288,6 +208,8 @@ def test_without_containerd_or_without_the_daemon(node: Node) -> None:
     top = node.directory_of(node.remote_chain()[-1].name)
     (top / "h").unlink()
     node.daemon.end()
+    with pytest.raises(grpc.RpcError):  # which is why a node is drained first
+        node.cri.run(node.base, SHOW)
     status, found = node.run(fsck)
     assert (status, kinds(found["differences"])) == (3, ["disk"])
     assert "cannot list the snapshots" in found["problem"]
@@ -326,54 +248,5 @@ def test_a_container_is_found_by_what_people_call_it(node: Node) -> None:
             resolve_container(node.config, "pod", socket)
         with pytest.raises(NotFound, match=r"is no container"):
             resolve_container(node.config, "no-such", socket)
-    with pytest.raises(NotFound, match=r"as for containers: .*does not answer"):
+    with pytest.raises(Unavailable, match=r"does not answer .*start it, or name its socket"):
         resolve_container(node.config, "main", Path("/nonexistent.sock"))
-
-
-def test_a_node_is_left_in_the_order_that_drain_says(node: Node) -> None:
-    """As long as something uses us it is named and the exit status is 3; each step makes it less; then containerd runs
-    the same image on overlayfs, without us."""
-    node.cri.pull(node.world.reference(node.world.user))
-    with Client(node.containerd.socket, PROXY, "by-hand") as client:
-        client.prepare("leased", "", {"containerd.io/gc.root": "test"})
-    container = node.cri.start(node.base, ["/bin/sleep", "1000"])
-    config = str(node.containerd.directory / "config.toml")
-    status, found = node.run(drain, "--containerd-config", config)
-    assert status == 3
-    assert {one["id"] for one in found["containers"]} == {container.id, container.pod}
-    images = {(one["namespace"], one["name"]) for one in found["images"]}
-    assert {
-        ("k8s.io", node.base),
-        ("k8s.io", node.world.reference(node.world.user)),
-        ("k8s.io", node.world.sandbox),
-    } <= images
-    assert found["snapshots"] == ["by-hand/leased"]
-    assert any(line["text"] == f'snapshotter = "{PROXY}"' for line in found["config"])
-    text = node.text(drain, "--containerd-config", config)
-    commands = [line.strip() for line in text.splitlines() if line.startswith("     ")]
-    assert f"crictl stop {container.id} && crictl rm {container.id}" in commands
-    assert f"crictl stopp {container.pod} && crictl rmp {container.pod}" in commands
-    switch_default(node)
-    assert node.cri.exec(container, ["/bin/cat", "/data/one"]).output == "one\n"
-    assert node.run(drain)[0] == 3
-    node.cri.stop(container)
-    assert not node.run(drain)[1]["containers"]
-    for command in commands:
-        if command.startswith("ctr "):
-            node.containerd.ctr(*command.replace("'", "").split()[1:])
-    deadline = time.monotonic() + 30
-    while node.run(drain)[0] != 0:
-        assert time.monotonic() < deadline, node.text(drain)
-        time.sleep(0.5)
-    assert node.text(drain).startswith("nothing uses it\n")
-    node.daemon.end(signal.SIGTERM)
-    assert node.run(drain)[0] == 0  # of the records on the disk, and containers and images; without us it lists nothing
-    node.cri.pull(node.base)
-    assert node.cri.run(node.base, _SHOW).output == _SHOWN
-
-
-def switch_default(node: Node) -> None:
-    """Has new containers use overlayfs, while the proxy plugin stays configured."""
-    text = node.containerd.configuration().replace(f'snapshotter = "{PROXY}"', 'snapshotter = "overlayfs"')
-    node.containerd.configuration = lambda: text  # type: ignore[method-assign]
-    node.containerd.restart()

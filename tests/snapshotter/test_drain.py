@@ -10,9 +10,12 @@ OURS = "cvmfs-snapshotter"
 
 
 def view(
-    *, containers: tuple[Container, ...] = (), images: tuple[Image, ...] = (), snapshots: Mapping[Place, Info] | None = None,
+    *,
+    containers: tuple[Container, ...] = (),
+    images: tuple[Image, ...] = (),
+    snapshots: Mapping[Place, Info] | None = None,
     problem: str = "",
-) -> EngineView:  # fmt: skip
+) -> EngineView:
     listed = None if problem else snapshots or {}
     return EngineView("c.sock", "2.1", (OURS,), ("k8s.io", "ns"), containers, images, listed, problem)
 

@@ -51,7 +51,7 @@ SEEN = (known("base"), known("top", "base"), known("c", "top", Shape.ACTIVE))
 
 
 def test_what_agrees_is_no_difference() -> None:
-    """Layers of a repository by their hash, local ones by the end of their name, and those that two namespaces share."""
+    """Layers of a repository by their hash, local ones by their name's end, and those that two namespaces share."""
     shared = [known("base", namespace="two"), known("v", "base", Shape.VIEW, "two")]
     seen = view(*SEEN, *shared, containers=[container("c")], images=[image("i", "top")])
     assert found(seen, *STACK, record(4, "two/1/v", BASE, "view")) == ()
@@ -101,7 +101,7 @@ def test_records_of_a_namespace_that_containerd_does_not_have_are_somebody_elses
     """They are not removed, nor is what they stand on."""
     left = found(view(), record(1, BASE), record(2, "buildkit/3/x", BASE, "active"), record(3, "key", kind="active"))
     assert [(one.kind, one.subject, one.mendable) for one in left] == [
-        (Kind.FOREIGN, "buildkit/3/x", False), (Kind.FOREIGN, "key", False), (Kind.LEFTOVER, BASE, False),
+        (Kind.FOREIGN, "buildkit/3/x", False), (Kind.LEFTOVER, BASE, False), (Kind.FOREIGN, "key", False),
     ]  # fmt: skip
 
 

@@ -37,13 +37,14 @@ def test_overlays(line: str, numbers: set[int]) -> None:
     [
         (f"35 30 8:1 {HERE}/7/fs /run/x rw - ext4 /dev/sda1 rw", {7}),
         ("35 30 8:1 /ours/snapshots/7/fs /run/x rw - ext4 /dev/sda1 rw", {7}),
-        (f"35 30 8:2 {HERE}/7/fs /run/x rw - ext4 /dev/sda2 rw", set()),
+        (f"35 30 0:33 {HERE}/7/fs /run/x rw - btrfs /dev/sda2 rw", {7}),
+        ("35 30 8:2 /var/lib/theirs/snapshots/7/fs /run/x rw - ext4 /dev/sda2 rw", set()),
         (f"35 30 8:1 {HERE} /run/x rw shared:1 - ext4 /dev/sda1 rw", set()),
         ("35 30 8:1 / / rw - ext4 /dev/sda1 rw", set()),
     ],
 )
 def test_bind_mounts(line: str, numbers: set[int]) -> None:
-    """By the device, and the path below its root, whatever that is mounted on."""
+    """By the device or by the end of the path below its root."""
     assert set(mounted_numbers(line, HERE, DEVICE)) == numbers
 
 
