@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from tests.standins import PROJECT, Counts, Standin, fuse_environment, standin
 from tests.unmounting import detach, mounts_at, os_error
 
 __all__ = [
-    "PROJECT", "Counts", "Standin", "detach", "escaped", "fuse_available", "fuse_environment", "mounted", "mounts_at",
-    "needs_fuse", "needs_root", "overlay", "standin",
+    "PROJECT", "Counts", "Standin", "detach", "escaped", "fuse_available", "fuse_environment", "mounted",
+    "mounted_apart", "mounts_at", "needs_fuse", "needs_root", "overlay", "standin",
 ]  # fmt: skip
 
 OPTION_BYTES = 4095
@@ -131,3 +132,22 @@ def _mount(source: str, target: Path, kind: str, flags: int, data: str, director
     thread.join()
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def mounted_apart(kind: str, source: str, target: Path, options: Sequence[str] = ()) -> Iterator[Path]:
+    """A mount in a mount namespace of its own, which ends with the block: one in everybody's is copied by each
+    namespace that is made meanwhile, a container's say, and stays there as long as that does."""
+    target.mkdir(parents=True, exist_ok=True)
+    script = 'mount -t "$1" -o "$2" "$3" "$4" && echo mounted && exec cat'
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+    holder = subprocess.Popen(
+        [*command, kind, ",".join(options) or "defaults", source, str(target)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == "mounted\n"
+        yield target
+        holder.stdin.close()

@@ -1,6 +1,5 @@
 """What we tell containerd is loaded by real ones, and the doctor judges what they make of right and wrong files."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from snapshotter.cli.config_command import config as config_command
-from snapshotter.cli.doctor import doctor
 from snapshotter.engineconfig.generator import PLUGIN
 from snapshotter.engineconfig.program import dump_config
+from tests.cli.commands import command
 from tests.engines import debs
 from tests.engines.busybox import push_pause, write_busybox
 from tests.engines.containerd import VERSIONS, Containerd
@@ -112,9 +111,9 @@ class World:
         """Severity and text of what the doctor finds in a file, by check; the node itself is not asked about."""
         with engine_environment(monkeypatch, version) as program:
             given = ["--containerd", program, "--containerd-config", str(file), *self.snapshotter.arguments(), "--json"]
-            done = CliRunner().invoke(doctor, given)
-        found = json.loads(done.stdout)
-        assert done.exit_code == (3 if any(one["severity"] == "error" for one in found) else 0)
+            done = command("doctor", *given)
+        found = done.json
+        assert done.status == (3 if any(one["severity"] == "error" for one in found) else 0)
         return {one["check"]: (one["severity"], one["what"]) for one in reversed(found)}
 
     def judged(self, monkeypatch: pytest.MonkeyPatch, version: str, text: str) -> dict[str, tuple[str, str]]:

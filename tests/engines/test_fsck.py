@@ -24,7 +24,7 @@ from snapshotter.engine import look
 from snapshotter.snapshots import Kind
 from tests.engines.compared import SHOW, SHOWN, Node, World, made_node, made_world, prefixes
 from tests.engines.containerd import PROXY, VERSIONS
-from tests.mounting import mounted
+from tests.mounting import mounted_apart
 
 pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("fsck")]
 
@@ -154,7 +154,7 @@ def test_leftovers_and_orphans_are_removed_but_not_what_is_mounted(node: Node, t
     assert not any("removed" in one["what"] for one in young["mended"] if one["path"] in planted)
     assert {one["subject"] for one in young["differences"]} == planted | {"buildkit/1/theirs"}
     assert not orphan.exists()
-    with mounted(mount.type, mount.source, tmp_path / "merged", mount.options):
+    with mounted_apart(mount.type, mount.source, tmp_path / "merged", mount.options):
         left = node.run(fsck, "--repair", "--older-than", "0")[1]
         assert {one["subject"] for one in left["differences"]} == {
             "k8s.io/900006/used", "k8s.io/900005/C", "buildkit/1/theirs",

@@ -1,19 +1,17 @@
 """The doctor's facts are gathered from a node as it is, and what cannot be learnt is left out."""
 
-import json
 import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from snapshotter.cli.doctor import doctor
 from snapshotter.config import Config, RepositoryConfig
 from snapshotter.doctor import facts
 from snapshotter.doctor.facts import Asked
 from snapshotter.engineconfig.versions import Version
+from tests.cli.commands import command
 from tests.mounting import needs_fuse, standin
 from tests.snapshotter.daemon import Daemon
 
@@ -206,14 +204,14 @@ def test_the_command_answers_with_its_exit_status(tmp_path: Path) -> None:
         "--containerd", "/no/containerd", "--containerd-config", str(tmp_path / "none"), "--config",
         str(tmp_path / "c.toml"), "--root", str(tmp_path / "root"), "--address", str(tmp_path / "s"),
     ]  # fmt: skip
-    done = CliRunner().invoke(doctor, [*given, "--json"])
-    assert done.exit_code == 3, done.output
-    findings = json.loads(done.stdout)
+    done = command("doctor", *given, "--json")
+    assert done.status == 3, done.err
+    findings = done.json
     assert {"check", "severity", "what", "why", "fix"} == set(findings[0])
     assert "ok" in {finding["severity"] for finding in findings}
-    quiet = json.loads(CliRunner().invoke(doctor, [*given, "--json", "--quiet"]).stdout)
+    quiet = command("doctor", *given, "--json", "--quiet").json
     assert "ok" not in {finding["severity"] for finding in quiet}
-    people = CliRunner().invoke(doctor, given).stdout
+    people = command("doctor", *given).out
     assert "error, socket: " in people
     assert "   fix:  " in people
     assert " errors, " in people
