@@ -10,7 +10,7 @@ import click
 from snapshotter.cli.containers import engine_socket
 
 _CONTAINERD = click.option(
-    "--containerd", type=click.Path(path_type=Path), envvar="CONTAINERD_ADDRESS", show_envvar=True,
+    "--containerd", type=click.Path(path_type=Path, readable=False), envvar="CONTAINERD_ADDRESS", show_envvar=True,
     help="containerd's socket; the usual places are looked at.",
 )  # fmt: skip
 _SNAPSHOTTER = click.option(

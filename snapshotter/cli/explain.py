@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("key", metavar="KEY|CONTAINER")
-@click.option("--containerd", "socket", type=click.Path(path_type=Path), envvar="CONTAINERD_ADDRESS", show_envvar=True,
-              help="containerd's socket; the usual places are looked at.")  # fmt: skip
+@click.option("--containerd", "socket", type=click.Path(path_type=Path, readable=False), envvar="CONTAINERD_ADDRESS",
+              show_envvar=True, help="containerd's socket; the usual places are looked at.")  # fmt: skip
 @node_options
 def explain(config: Config, output: Output, key: str, socket: Path | None) -> None:
     """What a snapshot or a container stands on: each layer, where it comes from and why, and how it is mounted.

@@ -163,7 +163,7 @@ def state_facts(root: Path, system: Path = _SYSTEM) -> StateFacts:
         size = os.statvfs(probed)
     except OSError:
         return StateFacts(str(probed), mount.type if mount else "")
-    whiteout, attribute = _trials(root) if root.is_dir() and os.access(root, os.W_OK) else (None, None)
+    whiteout, attribute = _trials(root) if os.access(root, os.W_OK) and root.is_dir() else (None, None)
     return StateFacts(
         str(probed), mount.type if mount else "", size.f_bavail * size.f_frsize, size.f_blocks * size.f_frsize,
         size.f_favail, size.f_files, whiteout, attribute,
@@ -239,7 +239,7 @@ def client_settings(name: str, system: Path = _SYSTEM) -> Mapping[str, str]:
 def _largest_image(config: Config) -> int | None:
     """Of those that the daemon's index tells in a few seconds: bytes, compressed."""
     address = admin_address(config)
-    if not address.is_socket() or not os.access(address, os.W_OK):
+    if not os.access(address, os.W_OK) or not address.is_socket():
         return None
     end, sizes, largest = time.monotonic() + _PATIENCE, dict[str, int](), 0
     with contextlib.suppress(ContractError), AdminClient(address, _PATIENCE) as client:

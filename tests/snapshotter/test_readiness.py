@@ -57,6 +57,13 @@ def test_the_first_repository_that_serves_a_layer_is_named() -> None:
     assert verdict.layers[0].served_by == "b"
 
 
+def test_what_may_be_there_is_not_to_be_published() -> None:
+    """Nobody is sent to publish a layer of a repository that does not answer now."""
+    away = (Look(HERE, str(Reason.BREAKER_OPEN), "does not answer"),)
+    assert judge([(WantedLayer("a", 5), away), *layers(("b", 1, True))]).best is None
+    assert judge([(WantedLayer("a", 5), away), *layers(("b", 1, False))]).best is None
+
+
 def test_a_policy_refuses_only_a_pull_that_would_download() -> None:
     """An image that is ready is not touched by it."""
     assert not judge(layers(("a", 1, True)), refused=True).refused
