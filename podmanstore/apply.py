@@ -261,6 +261,8 @@ def _make_entry(path: str, entry: Entry) -> None:
     disk.make_directory(path)
     if isinstance(entry.content, str):
         os.symlink(entry.content, f"{path}/diff")
+        if not entry.lower:  # a layer that nothing is below is copied through fuse-overlayfs with this below it
+            disk.make_directory(f"{path}/empty")
     else:
         disk.make_directory(f"{path}/diff")
         write_shim(entry.content, os.fsencode(f"{path}/diff"))

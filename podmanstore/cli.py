@@ -209,12 +209,20 @@ def config_command(store: Path, mount: str) -> None:
     click.echo(storage_conf(store, Mount(mount)), nl=False)
 
 
+_BEFORE_5_8 = (
+    "# podman before 5.8 needs these two in a file of root's. No file that users read may have them.",
+    '# graphroot = "/var/lib/containers/storage"',
+    '# runroot = "/run/containers/storage"',
+)
+
+
 def storage_conf(store: Path, mount: Mount = Mount.KERNEL) -> str:
     """The lines by which podman and CRI-O find a store."""
-    lines = ["[storage]", 'driver = "overlay"', "", "[storage.options]"]
+    lines = ["[storage]", 'driver = "overlay"', *_BEFORE_5_8, "", "[storage.options]"]
     lines += [f"additionalimagestores = [{json.dumps(str(store))}]"]
     if mount is Mount.FUSE:
         lines += ["", "[storage.options.overlay]", 'mount_program = "/usr/bin/fuse-overlayfs"']
+        lines += ["# All files as the user's own; not for root.", 'mountopt = "nodev,squash_to_root"']
     return "\n".join([*lines, ""])
 
 

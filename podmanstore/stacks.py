@@ -103,8 +103,10 @@ class Stacks:
         for content, identity in self._stacks[node.parent].items():
             stack.setdefault(content, identity)
         self._stacks[node.id] = stack
-        tar_split = "" if held.hide else held.layer.tar_split  # a tar is not put together from a shim
-        entry = Entry(node.id, held.layer.hide or held.layer.target, tuple(stack.values())[1:], tar_split)
+        # podman puts a tar together from the entry's files or, where it cannot open one, from those right below; a shim
+        # has no files that can be opened, and right below is the layer.
+        lower = tuple(stack.values())[1:]
+        entry = Entry(node.id, held.layer.hide or held.layer.target, lower, held.layer.tar_split)
         self._made[node.id] = entry, _record(entry, held, node.parent, held.hide)
 
     def entries(self) -> Iterator[Entry]:

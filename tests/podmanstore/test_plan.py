@@ -109,12 +109,15 @@ def test_layers_by_themselves_are_listed_first() -> None:
     assert all(listed.index(parent) < listed.index(identity) for identity, parent in parents.items())
 
 
-def test_a_tar_split_file_belongs_to_the_files_of_a_layer() -> None:
-    """Not to a shim: a tar could not be put together from it."""
+def test_a_tar_split_file_belongs_to_each_entry_of_a_layer() -> None:
+    """Also to one that is a shim: podman reads the files from right below, where the layer is."""
     plain, hidden = layer("plain", hide=None, tar_split="/p"), layer("hidden", tar_split="/h")
     made = plan([image("a", plain, hidden)])
     found = {each.id: each.tar_split for each in made.entries if each.tar_split}
-    assert found == {chain(plain)[0]: "/p", held_id(plain.layer): "/p", held_id(hidden.layer): "/h"}
+    on_plain = chain(plain, hidden)[-1]
+    assert found == {chain(plain)[0]: "/p", held_id(plain.layer): "/p", on_plain: "/h", held_id(hidden.layer): "/h"}
+    (entry,) = (each for each in made.entries if each.id == on_plain)
+    assert entry.lower[0] == held_id(hidden.layer)
 
 
 def test_an_image_has_its_documents() -> None:

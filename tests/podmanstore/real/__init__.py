@@ -1,0 +1,1 @@
+"""The store under real podmans of three generations."""
