@@ -162,6 +162,10 @@ def choose_manifest(index: Index, platform: Platform) -> Descriptor:
     )
 
 
+# `convert` is safe in several threads only for types that were looked at before: see tests/architecture.py.
+_LOOKED_AT = tuple(msgspec.json.Decoder(kind) for kind in (Manifest, Index, ImageConfig))
+
+
 def _typed(content: bytes, kind: type[_T], thing: str) -> _T:
     try:
         return msgspec.convert(_lowered(msgspec.json.decode(content)), kind)

@@ -69,7 +69,7 @@ class Pointer:
     def parse(cls, content: bytes, thing: str) -> Self:
         """Keys that are not known are passed over; InvalidArgument where a digest is missing or is none."""
         try:
-            document = msgspec.json.decode(content, type=_PointerDocument)
+            document = _decode_pointer(content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgument(thing, content[:80], f"does not parse: {error}") from None
         return cls(Digest.parse(document.manifest), tuple(map(Digest.parse, document.indexes)))
@@ -82,6 +82,9 @@ class Pointer:
 class _PointerDocument(msgspec.Struct):
     manifest: str
     indexes: tuple[str, ...]
+
+
+_decode_pointer = msgspec.json.Decoder(_PointerDocument).decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,10 +60,13 @@ class SwitchOn(Request, tag="fault"):
     operations: list[str] = []
 
 
+_decode = msgspec.json.Decoder(Counters | Reset | Held | Clear | Publish | SwitchOn).decode
+
+
 def answer(standin: "StandIn", line: bytes) -> dict[str, Any]:
     """One request on one line."""
     try:
-        request = msgspec.convert(json.loads(line), Counters | Reset | Held | Clear | Publish | SwitchOn)
+        request = _decode(line)
         return _answer(standin, request)
     except ValueError as error:
         known = "say counters, reset, fault, clear, held or publish, in one JSON object a line"

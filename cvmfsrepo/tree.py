@@ -178,7 +178,7 @@ def decode(content: bytes, thing: str = "tree record") -> Record:
     head = _head(first, thing)
     second, _ = _frame(io.BytesIO(ahead + stream.read()).read, thing, FRAME_LIMIT)
     try:
-        entries = msgspec.msgpack.decode(second, type=tuple[Entry, ...])
+        entries = _decode_entries(second)
     except _UNREADABLE as error:
         raise DataLoss(thing, head.layer, f"has entries that do not parse: {error}") from None
     if len(entries) != head.entries:
@@ -197,7 +197,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 def _head(frame: bytes, thing: str) -> Head:
     try:
-        version = msgspec.msgpack.decode(frame, type=_Version)
+        version = _decode_version(frame)
         if version.format != FORMAT or version.version != VERSION:
             raise DataLoss(
                 thing,
@@ -205,7 +205,7 @@ def _head(frame: bytes, thing: str) -> Head:
                 "is of a version that this program does not read",
                 "upgrade this program",
             )
-        head = msgspec.msgpack.decode(frame, type=Head)
+        head = _decode_head(frame)
     except _UNREADABLE as error:
         raise DataLoss(thing, frame[:40], f"does not parse: {error}") from None
     names = (*head.whiteouts, *head.extras, *head.own_catalogs)
@@ -228,6 +228,12 @@ def _check_attribute_names(entry: Entry) -> None:
 class _Version(msgspec.Struct):
     format: str
     version: int
+
+
+# Made at import, by one thread: msgspec crashes where several threads decode a type for the first time at once.
+_decode_entries = msgspec.msgpack.Decoder(tuple[Entry, ...]).decode
+_decode_version = msgspec.msgpack.Decoder(_Version).decode
+_decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
 def check_path(path: bytes, thing: str) -> None:

@@ -195,10 +195,13 @@ def _draft(read: _Read, platform: Platform) -> _Draft | LeftOut:
     return _Draft(read.image.reference, read.documents, layers, _created(config))
 
 
+_decode_config = msgspec.json.Decoder(ImageConfig).decode
+
+
 def _parse(content: bytes, thing: str) -> ImageConfig:
     """A config: as its specification spells it, which is quick, or as anybody does."""
     try:
-        return msgspec.json.decode(content, type=ImageConfig)
+        return _decode_config(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return parse_config(content, thing)
 

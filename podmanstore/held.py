@@ -97,11 +97,14 @@ class _LayersJson(msgspec.Struct, rename="kebab"):
     diff_size: int = -1
 
 
+_decode_layers_json = msgspec.json.Decoder(list[_LayersJson]).decode
+
+
 def _said_by_ducc(repository: Repository, digest: Digest) -> _Said:
     """What the layer's `layers.json` tells of its tar; nothing where it is damaged: it was never verified anyway."""
     try:
         content = read_small(repository.layout.root, repository.layout.layers_json(digest))
-        found = msgspec.json.decode(content or b"[]", type=list[_LayersJson])
+        found = _decode_layers_json(content or b"[]")
     except (DataLoss, msgspec.MsgspecError, UnicodeDecodeError):
         found = []
     if len(found) != 1:

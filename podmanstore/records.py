@@ -5,7 +5,7 @@ containers/storage's order and empty fields left out. `metadata` is a text that 
 ours says what the layer's entry holds, so that a build sees which entries it has to make again without reading them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,7 +67,7 @@ def read_layers(store: Path) -> tuple[LayerRecord, ...]:
     """What a store lists; nothing where there is no store yet. It is refused where somebody else made it."""
     if (store / PODMANS_OWN).exists():
         raise FailedPrecondition("store", str(store), "is podman's own storage", "name another directory")
-    records = _read(store / LAYERS_JSON, LayerRecord)
+    records = _read(store / LAYERS_JSON, _decode_layers)
     for record in records:
         if not record.metadata.startswith(OURS):
             problem = f"lists layer {record.id!r}, which this command did not make"
@@ -77,16 +77,20 @@ def read_layers(store: Path) -> tuple[LayerRecord, ...]:
 
 def read_images(store: Path) -> tuple[ImageRecord, ...]:
     """The images that a store lists; nothing where there is no store yet."""
-    return _read(store / IMAGES_JSON, ImageRecord)
+    return _read(store / IMAGES_JSON, _decode_images)
 
 
-def _read(path: Path, kind: type[_Record]) -> tuple[_Record, ...]:
+_decode_layers = msgspec.json.Decoder(tuple[LayerRecord, ...]).decode
+_decode_images = msgspec.json.Decoder(tuple[ImageRecord, ...]).decode
+
+
+def _read(path: Path, parse: Callable[[bytes], tuple[_Record, ...]]) -> tuple[_Record, ...]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return ()
     try:
-        return msgspec.json.decode(content, type=tuple[kind, ...]) if content else ()  # type: ignore[valid-type]
+        return parse(content) if content else ()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         remedy = "remove it and build again; layers that no repository holds any more leave the store so"
         raise DataLoss("index", str(path), f"does not parse: {error}", remedy) from None

@@ -41,6 +41,9 @@ class _Document(msgspec.Struct, frozen=True):
     around: dict[str, tuple[str, str]]
 
 
+_decode = msgspec.msgpack.Decoder(_Document).decode
+
+
 def encode(state: State) -> bytes:
     """The same bytes for the same state, in whatever order its layers are."""
     keys: dict[int, str] = {}
@@ -67,7 +70,7 @@ def decode(content: bytes) -> State | None:
     if hashlib.sha256(document).digest() != digest:
         return None
     try:
-        read = msgspec.msgpack.decode(document, type=_Document)
+        read = _decode(document)
         if read.format != FORMAT:
             return None
         layers = {name: _shimmed(layer, *read.around[name], read.shims) for name, layer in read.state.layers.items()}

@@ -37,7 +37,7 @@ def parse_needs(content: bytes) -> Needs | None:
         return None
     try:
         return _needs(content, is_wide=content[4] == 2, order=">" if content[5] == 2 else "<")
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return None
 
 

@@ -25,6 +25,7 @@ INODES_LIMIT = 100_000
 
 _STAGING = "new-"
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Outline).decode
+_decode_losses = msgspec.json.Decoder(list[str]).decode
 
 
 class ShimStore:
@@ -84,7 +85,7 @@ class ShimStore:
     def find_losses(self, layer: Digest) -> list[str] | None:
         """What publication lost of a layer; None where that is not known."""
         try:
-            return msgspec.json.decode((self.layers / f"{layer.hex}.losses").read_bytes(), type=list[str])
+            return _decode_losses((self.layers / f"{layer.hex}.losses").read_bytes())
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 

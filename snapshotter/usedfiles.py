@@ -56,10 +56,13 @@ class _Config(msgspec.Struct):
     config: Process | None = None
 
 
+_decode = msgspec.json.Decoder(_Config).decode
+
+
 def parse_process(config: bytes) -> Process:
     """The process of an image's config; DataLoss where that does not parse."""
     try:
-        return msgspec.json.decode(config, type=_Config).config or Process()
+        return _decode(config).config or Process()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataLoss("image config", config[:80], f"does not parse: {error}") from None
 

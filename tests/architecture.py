@@ -64,6 +64,9 @@ BLIND_EXCEPTS: Mapping[str, int] = {
     "cvmfsrepo/access.py": 1,  # a worker thread's error, kept for the caller that waits for it
 }
 
+# Files that decode by type in a function: the types were looked at at import, or one thread alone decodes.
+CONVERTING = ("cvmfsrepo/oci.py", "snapshotter/admin/convert.py", "snapshotter/config.py")
+
 _BAD_MODULE = re.compile(r"(^|_)(utils?|helpers?|managers?|common|misc)(_|$)")
 _BAD_NAME = re.compile(r"^_*(handle|do)_[a-z]|[Mm]anagers?(_|$)|[Hh]elpers?(_|$)|[Uu]tils?(_|$)")
 
@@ -232,6 +235,19 @@ def _is_blind(handler: ast.ExceptHandler) -> bool:
     return "Exception" in kinds or ("BaseException" in kinds and not raises_on)
 
 
+def decoders_are_made_at_import(source: Source) -> Iterator[str]:
+    """msgspec crashes where several threads look at a Struct for the first time at once, so one thread has to do it:
+    a Decoder at the top of the module. `convert` is left to files that have made one for each type."""
+    if not source.is_product or source.name in CONVERTING:
+        return
+    for function in source.functions():
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("msgspec."):
+                typed = name.endswith(".decode") and any(keyword.arg == "type" for keyword in node.keywords)
+                if typed or name.endswith((".Decoder", ".convert")):
+                    yield f"{node.lineno}: {name}: make a Decoder at the top of the module"
+
+
 RULES: tuple[Callable[[Source], Iterator[str]], ...] = (
     imports_point_one_way,
     edges_are_named_files,
@@ -241,4 +257,5 @@ RULES: tuple[Callable[[Source], Iterator[str]], ...] = (
     public_things_have_docstrings,
     names_say_something,
     no_blind_except,
+    decoders_are_made_at_import,
 )

@@ -88,6 +88,8 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path: Path) -> None:
         ("cvmfsrepo__a", "class C: ...", "C has no docstring"),
         ("cvmfsrepo__a", "def f() -> None:\n" + "    x = 1\n" * 12, "f has no docstring"),
         ("tests__a", "def test_x() -> None: ...", "test_x has no docstring"),
+        ("cvmfsrepo__a", "def f() -> None:\n    msgspec.json.decode(b, type=A)", "make a Decoder at the top"),
+        ("cvmfsrepo__a", "def f() -> None:\n    msgspec.convert(b, A)", "make a Decoder at the top"),
         ("snapshotter__utils", "", "module utils: the name"),
         ("publisher__tar_helpers", "", "module tar_helpers: the name"),
         ("cvmfsrepo__a", "def handle_x() -> None: ...", "handle_x: the name"),

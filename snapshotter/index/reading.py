@@ -152,11 +152,14 @@ class _LayersJsonEntry(msgspec.Struct):
     )
 
 
+_decode_layers_json = msgspec.json.Decoder(tuple[_LayersJsonEntry, ...]).decode
+
+
 def _find_layers_json(layout: Layout, digest: Digest) -> _LayersJson | None:
     path = layout.layers_json(digest)
     try:
         content = _read(layout.root, path, _LAYERS_JSON_LIMIT)
-        entries = msgspec.json.decode(content, type=tuple[_LayersJsonEntry, ...])
+        entries = _decode_layers_json(content)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

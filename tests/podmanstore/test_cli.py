@@ -251,6 +251,7 @@ def test_sync_ends_on_a_signal(shelf: Shelf) -> None:
             _wait_for_state(store_of(shelf))
             running.send_signal(signal.SIGHUP)
             _wait(lambda: len(json.loads(index.read_bytes())) == 2)
+            time.sleep(0.5)  # it tells of the build after the index is there
             running.terminate()
             _, words = running.communicate(timeout=60)
         finally:
