@@ -25,10 +25,10 @@ demo: $(READY)
 test: check
 	@test "$$(id -u)" = 0 || { echo "make: test needs root, for it mounts file systems: sudo make test" >&2; \
 		echo "      (without root: make test-fast)" >&2; exit 1; }
-	$(RUN) -m pytest -n $(JOBS) --dist loadgroup
+	$(RUN) -m pytest -n $(JOBS) --dist loadscope
 
 test-fast: $(READY)
-	$(RUN) -m pytest -n $(JOBS) --dist loadgroup -m "not engine and not fuse and not slow and not bench"
+	$(RUN) -m pytest -n $(JOBS) --dist loadscope -m "not engine and not fuse and not slow and not bench"
 
 check: $(READY)
 	$(RUN) -m ruff check .

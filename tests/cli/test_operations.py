@@ -37,7 +37,6 @@ def place() -> Iterator[World]:
 @pytest.mark.engine
 @pytest.mark.fuse
 @pytest.mark.root
-@pytest.mark.xdist_group("operations")
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.title)
 def test_the_page_is_true(place: World, chapter: Chapter) -> None:
     """A node that is asked what the page asks, in its order, answers what the page shows."""

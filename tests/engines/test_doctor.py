@@ -23,7 +23,7 @@ from tests.fidelity.publishing import publish
 from tests.images.ocilayout import Image
 from tests.images.tarlayer import Dir, File
 
-pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.xdist_group("doctor")]
+pytestmark = [pytest.mark.engine, pytest.mark.root]
 
 LABELS = {f"containerd.io/snapshot/cri.{name}" for name in ("image-ref", "layer-digest", "image-layers", "manifest-digest")}  # noqa: E501  # fmt: skip
 

@@ -12,7 +12,7 @@ from snapshotter.client import Client
 from tests.engines.compared import SHOW, SHOWN, Node, World, made_node, made_world
 from tests.engines.containerd import PROXY, VERSIONS
 
-pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("drain")]
+pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")

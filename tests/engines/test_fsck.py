@@ -26,7 +26,7 @@ from tests.engines.compared import SHOW, SHOWN, Node, World, made_node, made_wor
 from tests.engines.containerd import PROXY, VERSIONS
 from tests.mounting import mounted_apart
 
-pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("fsck")]
+pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")

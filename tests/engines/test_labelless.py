@@ -28,7 +28,7 @@ from tests.images.tarlayer import Dir, Entry, File, Whiteout
 from tests.mounting import standin
 from tests.snapshotter.nodes import eventually
 
-pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("labelless")]
+pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root]
 
 _UPPER: list[list[Entry]] = [
     [Dir("data"), File("data/one", b"one\n"), File("data/gone", b"x")],

@@ -36,7 +36,7 @@ from tests.privilege.confined import privileges
 from tests.privilege.jobs import NEEDS, Scene, failures
 from tests.snapshotter.layers import NAME, HandMade
 
-pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.xdist_group("pod")]
+pytestmark = [pytest.mark.engine, pytest.mark.root]
 
 CONTEXT = SecurityContext(
     add=("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"),

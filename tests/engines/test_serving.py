@@ -22,7 +22,7 @@ from tests.images.ocilayout import Image
 from tests.images.tarlayer import Dir, File, Whiteout
 from tests.mounting import standin
 
-pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("serving")]
+pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root]
 
 _ONE = [Dir("data"), File("data/one", b"one\n"), File("data/gone", b"x")]
 _TWO = [File("data/two", b"two\n"), Whiteout("data/gone")]

@@ -23,7 +23,7 @@ from tests.images import nasty, oracle
 from tests.images.ocilayout import Compression, Image, write_image
 from tests.mounting import standin
 
-pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.xdist_group("nasty")]
+pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root]
 
 VERSION = "2.1"
 

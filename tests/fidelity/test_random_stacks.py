@@ -21,7 +21,7 @@ from tests.images.strategies import stacks
 from tests.images.tarlayer import layer_tar
 from tests.mounting import standin
 
-pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("random")]
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.slow]
 
 NUMBERS = count()
 

@@ -24,7 +24,7 @@ from tests.images.ocilayout import Image, read_layers
 from tests.mounting import standin
 
 pytestmark = [
-    pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("whole"),
+    pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.slow,
 ]  # fmt: skip
 
 IMAGES: dict[str, Callable[[], Image]] = {"debian": debian_image, "deep": deep_image}

@@ -22,7 +22,7 @@ from tests.images.treefacts import differences, read_tree
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 NUMBERS = count()
-GENERATIONS = [pytest.param(version, marks=pytest.mark.xdist_group(f"pull-{version}")) for version in VERSIONS]
+GENERATIONS = list(VERSIONS)
 
 
 @pytest.fixture(scope="module", params=GENERATIONS)

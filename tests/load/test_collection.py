@@ -23,7 +23,7 @@ from tests.load.growth import assert_steady, seconds, until, watch
 from tests.snapshotter.nodes import eventually
 from tests.snapshotter.test_crash import assert_whole
 
-pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("serving")]
+pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.slow]
 
 VERSION = "2.1"
 """The one whose command line pulls with the labels of a remote snapshotter too."""

@@ -13,7 +13,7 @@ import pytest
 from tests.peers import build
 from tests.peers.suite import TESTS, Outcome, parse_output, run_suite
 
-pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.xdist_group("containerd-suite")]
+pytestmark = [pytest.mark.engine, pytest.mark.root]
 
 
 def serve_ours(directory: Path) -> list[str]:

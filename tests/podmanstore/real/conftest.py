@@ -8,7 +8,7 @@ import pytest
 from tests.engines.podman import PODMANS, rootless_problem
 from tests.podmanstore.real import world as worlds
 
-VERSIONS = [pytest.param(version, marks=pytest.mark.xdist_group(f"podman store {version}")) for version in PODMANS]
+VERSIONS = list(PODMANS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
