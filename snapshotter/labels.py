@@ -56,8 +56,13 @@ def wanted_layer(labels: Mapping[str, str]) -> Wanted | None:
         return Wanted(target, image=image, problem=Missing(Reason.BAD_LABEL, str(error)))
     chain = _chain(target)
     problem = None if layer or diff_id or chain else NO_LABEL
-    problem = _MAPPED if any(labels.get(name) for name in MAPPINGS) else problem
+    problem = _MAPPED if is_mapped(labels) else problem
     return Wanted(target, layer, diff_id, image, len(above), problem, chain)
+
+
+def is_mapped(labels: Mapping[str, str]) -> bool:
+    """Whether the caller will show the snapshot with other owners: it is for a user namespace."""
+    return any(labels.get(name) for name in MAPPINGS)
 
 
 NO_LABEL = Missing(

@@ -12,6 +12,11 @@ _UNNAMED = (
     " everything else is downloaded"
 )
 
+_REFUSES = "only-remap-ids"
+_SIDE_BY_SIDE = "containerd unpacks layers side by side, without parents: layers of a repository are not found again"
+_MAPPED = "containerd counts on owners that are mapped, and a repository's layers cannot be: pods do not start"
+_COPIED = "for a pod in a user namespace containerd would copy its image's local layers file by file, to change owners"
+
 
 def labels(facts: Facts) -> Iterator[Finding]:
     """CRI names each layer; how it is told to differs from one generation to the next."""
@@ -87,9 +92,17 @@ def capabilities(facts: Facts) -> Iterator[Finding]:
     plugin = plugin_of(facts)
     if config is None or release is None or plugin not in config.proxies:
         return
-    if "rebase" in config.proxies[plugin].capabilities:
-        why = "containerd unpacks layers side by side, without parents: layers of a repository are not found again"
-        fix = f"take rebase out of capabilities in [proxy_plugins.{plugin}], and restart containerd"
-        yield fault("capabilities", f"[proxy_plugins.{plugin}] advertises rebase", why, fix)
-    else:
-        yield fine("capabilities", "rebase is not advertised")
+    name, promised = "capabilities", config.proxies[plugin].capabilities
+    wrong = {"rebase": _SIDE_BY_SIDE, "remap-ids": _MAPPED}
+    for capability in [each for each in wrong if each in promised]:
+        fix = f"take {capability} out of capabilities in [proxy_plugins.{plugin}], and restart containerd"
+        yield fault(name, f"[proxy_plugins.{plugin}] advertises {capability}", wrong[capability], fix)
+    if not release.at_least(2, 0):
+        if not wrong.keys() & set(promised):
+            yield fine(name, "none is advertised")
+    elif _REFUSES not in promised:
+        what = f"[proxy_plugins.{plugin}] does not advertise {_REFUSES}"
+        fix = f'write capabilities = ["{_REFUSES}"] there, and restart containerd'
+        yield warning(name, what, _COPIED, fix)
+    elif not wrong.keys() & set(promised):
+        yield fine(name, f"{_REFUSES} is advertised: pods in user namespaces are refused")

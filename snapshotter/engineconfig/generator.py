@@ -23,9 +23,15 @@ version = {format}
 [proxy_plugins.{plugin}]
   type = "snapshot"
   address = {address}
-  [proxy_plugins.{plugin}.exports]
+{capabilities}  [proxy_plugins.{plugin}.exports]
     # Where kubelet finds the disk that images take{root_since}.
     root = {root}
+"""
+
+_CAPABILITIES = """\
+  # Layers of a repository cannot be shown with other owners: with this line pods in user namespaces (hostUsers: false)
+  # are refused at once. Without it containerd would copy each file of an image to give it another owner.
+  capabilities = ["only-remap-ids"]
 """
 
 _EXPORT = """\
@@ -78,8 +84,9 @@ def _form(version: Version) -> tuple[str, dict[str, str]]:
     if version.major < 2:
         return _HEAD + _CRI_1 + _ANNOTATIONS, {
             "series": "1.7", "place": _PLACE_1, "format": "2", "root_since": " (since 1.7.16)",
+            "capabilities": "",
         }  # fmt: skip
-    values = {"format": "3", "root_since": ""}
+    values = {"format": "3", "root_since": "", "capabilities": _CAPABILITIES}
     if not version.at_least(2, 1):
         why = "Without this table ctr does not unpack what it pulls."
         values |= {"series": "2.0", "place": _PLACE_20, "whose": "ctr", "why": why}

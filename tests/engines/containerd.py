@@ -119,7 +119,10 @@ class Containerd:
         """The text of config.toml; how each generation must be told to hand labels to a remote snapshotter."""
         text = _CONFIG_3 if self.version.startswith("2.") else _CONFIG_2
         if isinstance(self.snapshotter, Proxy):
-            text += _PROXY.replace("@exports@", _EXPORT_3 if self.version.startswith("2.") else "")
+            is_new = self.version.startswith("2.")
+            text += _PROXY.replace("@exports@", _EXPORT_3 if is_new else "").replace(
+                "@capabilities@", _CAPABILITIES_3 if is_new else ""
+            )
             text = text.replace("@address@", str(self.snapshotter.address)).replace(
                 "@export@", str(self.snapshotter.root)
             )
@@ -262,6 +265,7 @@ _CONFIG_3 = f"""version = 3
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dir = "@dir@/cni"
     conf_dir = "@dir@/cni"
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"
@@ -285,8 +289,9 @@ _PROXY = """
 [proxy_plugins."@snapshotter@"]
   type = "snapshot"
   address = "@address@"
-  [proxy_plugins."@snapshotter@".exports]
+@capabilities@  [proxy_plugins."@snapshotter@".exports]
     root = "@export@"
 @exports@"""
 
+_CAPABILITIES_3 = '  capabilities = ["only-remap-ids"]\n'
 _EXPORT_3 = '    enable_remote_snapshot_annotations = "true"\n'

@@ -45,12 +45,14 @@ class SecurityContext:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a pod of one container may ask for besides its image and command; ``handler`` is its runtime class's."""
+    """What a pod of one container may ask for besides its image and command; ``handler`` is its runtime class's. With
+    ``host_users = False`` it runs in a user namespace."""
 
     volumes: Sequence[Volume] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     security: SecurityContext = SecurityContext()
     handler: str = ""
+    host_users: bool = True
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -216,7 +218,7 @@ class Cri:
             annotations=manifest.annotations,
             linux=api.LinuxPodSandboxConfig(
                 cgroup_parent=f"/{CGROUPS}/{uid}",
-                security_context=api.LinuxSandboxSecurityContext(namespace_options=_NAMESPACES),
+                security_context=api.LinuxSandboxSecurityContext(namespace_options=_namespaces(manifest)),
             ),
         )
 
@@ -225,8 +227,14 @@ class Cri:
         self._runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod), timeout=self._timeout)
 
 
-_NAMESPACES = api.NamespaceOption(network=api.NODE, pid=api.CONTAINER)
-"""As kubelet's defaults, but for the network: there is no CNI here."""
+def _namespaces(manifest: Manifest) -> api.NamespaceOption:
+    """As kubelet's defaults, but for the network: there is no CNI here. A user namespace needs a network of its own,
+    and so a CNI that the test brings."""
+    options = api.NamespaceOption(network=api.NODE if manifest.host_users else api.POD, pid=api.CONTAINER)
+    if not manifest.host_users:
+        mapping = [api.IDMapping(container_id=0, host_id=1 << 20, length=1 << 16)]
+        options.userns_options.CopyFrom(api.UserNamespace(mode=api.POD, uids=mapping, gids=mapping))
+    return options
 
 
 def _container_config(
@@ -242,7 +250,7 @@ def _container_config(
             *map(_mount, manifest.volumes),
         ],
         log_path="main.log",
-        linux=api.LinuxContainerConfig(security_context=_security_context(manifest.security)),
+        linux=api.LinuxContainerConfig(security_context=_security_context(manifest)),
     )
 
 
@@ -255,11 +263,12 @@ def _mount(volume: Volume) -> api.Mount:
     )
 
 
-def _security_context(wanted: SecurityContext) -> api.LinuxContainerSecurityContext:
+def _security_context(manifest: Manifest) -> api.LinuxContainerSecurityContext:
+    wanted = manifest.security
     profile = api.SecurityProfile.RuntimeDefault if wanted.seccomp_runtime_default else api.SecurityProfile.Unconfined
     return api.LinuxContainerSecurityContext(
         capabilities=api.Capability(add_capabilities=wanted.add, drop_capabilities=wanted.drop),
-        namespace_options=_NAMESPACES,
+        namespace_options=_namespaces(manifest),
         run_as_user=None if wanted.run_as_user is None else api.Int64Value(value=wanted.run_as_user),
         readonly_rootfs=wanted.read_only_root_filesystem,
         no_new_privs=not wanted.allow_privilege_escalation,

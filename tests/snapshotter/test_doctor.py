@@ -106,7 +106,14 @@ ENGINE_FAULTS: Mapping[str, tuple[str, Callable[[EngineConfig], EngineConfig], s
         "2.1", proxied(exports={"enable_remote_snapshot_annotations": "true", "root": "/x"}), "exports.root", "error",
         "names /x",
     ),
-    "rebase": ("2.1", proxied(capabilities=("rebase",)), "capabilities", "error", "advertises rebase"),
+    "rebase": (
+        "2.1", proxied(capabilities=("only-remap-ids", "rebase")), "capabilities", "error", "advertises rebase",
+    ),
+    "rebase 1.7": ("1.7", proxied(capabilities=("rebase",)), "capabilities", "error", "advertises rebase"),
+    "remap-ids": (
+        "2.1", proxied(capabilities=("only-remap-ids", "remap-ids")), "capabilities", "error", "advertises remap-ids",
+    ),
+    "no only-remap-ids": ("2.0", proxied(capabilities=()), "capabilities", "warning", "does not advertise only-remap"),
     "overlayfs": ("1.7", lambda c: replace(c, snapshotter="overlayfs"), "snapshotter", "error", "not to cvmfs"),
     "misspelt": ("1.7", lambda c: replace(c, snapshotter="cvmfs"), "snapshotter", "error", "is no plugin"),
     "runtime misspelt": (
