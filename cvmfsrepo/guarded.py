@@ -64,6 +64,7 @@ class GuardedRepository:
         self._stop = threading.Event()
         self._lock, self._looking_again = threading.Lock(), threading.Lock()
         self._mounts = 0
+        self._probes = 0
         self._suspects: dict[Digest, _Look] = {}
         self._seen: dict[Digest, float] = {}
         self._revision: int | None = None
@@ -85,6 +86,16 @@ class GuardedRepository:
     def mounts(self) -> int:
         """How often another mount took the place of the last one."""
         return self._mounts
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a probe has told of its health, be it by its silence."""
+        return self._probes > 0
+
+    @property
+    def hanging(self) -> int:
+        """Calls that hang in it, with nobody waiting for them any more."""
+        return self._access.lost
 
     @property
     def seen_revision(self) -> int | None:
@@ -222,8 +233,9 @@ class GuardedRepository:
 
     def _probe_regularly(self) -> None:
         hanging: dict[str, threading.Event] = {}
-        last = mount_of(self.repository.layout.root)
-        while not self._stop.wait(self.interval):
+        last, pause = mount_of(self.repository.layout.root), 0.0
+        while not self._stop.wait(pause):
+            pause = self.interval
             hanging = {mount: done for mount, done in hanging.items() if not done.is_set()}
             mount = mount_of(self.repository.layout.root)
             if mount != last:
@@ -235,6 +247,7 @@ class GuardedRepository:
             threading.Thread(target=self._probe, args=(done, self._mounts), name="probe", daemon=True).start()
             if not self._is_answered(done, mount):
                 hanging[mount] = done
+            self._probes += 1
 
     def _is_answered(self, done: threading.Event, mount: str) -> bool:
         """Waits for a probe, at most for the deadline, which opens the breaker; less where another mount comes."""

@@ -43,10 +43,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A layer that cannot be had: `reason` for machines, `detail` for people."""
+    """A layer that cannot be had: `reason` for machines, `detail` for people; `repository` is the one that counts most
+    where several were asked, "" where none was."""
 
     reason: Reason
     detail: str
+    repository: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import msgspec
 from cvmfsrepo.errors import InvalidArgument
 from snapshotter.log import LEVELS
 from snapshotter.policy import Policy
+from snapshotter.web import parse_address
 
 DEFAULT_PATH = Path("/etc/containerd-cvmfs-grpc/config.toml")
 DEFAULT_REPOSITORY = "unpacked.cern.ch"
@@ -46,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     index_rate: float = 200.0
     policy: tuple[Policy, ...] = ()
     mount_options: tuple[str, ...] = ()
+    metrics_address: str = ""
 
     @property
     def served(self) -> tuple[RepositoryConfig, ...]:
@@ -92,6 +94,8 @@ def check(config: Config) -> None:
     if not 0 < config.index_rate <= 100_000:
         raise InvalidArgument("index-rate", config.index_rate, "is not between 0 and 100000 a second")
     _check_repositories(config)
+    if config.metrics_address:
+        parse_address(config.metrics_address)
     _check_absolute("root", config.root)
     _check_absolute("address", config.address)
     _check_absolute("admin-address", config.admin_address)

@@ -160,6 +160,19 @@ class Metastore:
         _check_committed(parent, chain[0].info.kind)
         return chain
 
+    def look(self) -> None:
+        """Does what every change has to do first and last, and changes nothing."""
+        with self.transaction() as transaction:
+            transaction.last_number()
+
+    def counts(self) -> dict[tuple[Kind, bool, bool], int]:
+        """How many there are, by kind, whether it shows a repository's layer, and whether it was made after a miss."""
+        rows = self._read("SELECT kind, layer != '', miss != '', count(*) FROM snapshots GROUP BY 1, 2, 3")
+        found = dict[tuple[Kind, bool, bool], int]()
+        for kind, remote, miss, count in rows:
+            found[Kind(kind), bool(remote), bool(miss)] = count  # type: ignore[arg-type,assignment]
+        return found
+
     def walk(self, wanted: Filter) -> Iterator[Record]:
         """Records that a filter matches, in the order of their making."""
         condition, values = _condition(wanted)

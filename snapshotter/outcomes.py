@@ -15,12 +15,12 @@ _log = logging.getLogger(__name__)
 
 
 class Outcomes:
-    """Counts since the start of the process: hits by repository and by layer, misses by reason."""
+    """Counts since the start of the process: hits by repository and by layer, misses by reason and repository."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hits: Counter[str] = Counter()
-        self._misses: Counter[Reason] = Counter()
+        self._misses: Counter[tuple[Reason, str]] = Counter()
         self._layers: Counter[Digest] = Counter()
 
     @property
@@ -30,6 +30,15 @@ class Outcomes:
 
     @property
     def misses(self) -> dict[Reason, int]:
+        """By reason alone."""
+        found = Counter[Reason]()
+        for (reason, _), count in self.misses_by_repository.items():
+            found[reason] += count
+        return dict(found)
+
+    @property
+    def misses_by_repository(self) -> dict[tuple[Reason, str], int]:
+        """By reason and repository, which is "" where none was asked."""
         with self._lock:
             return dict(self._misses)
 
@@ -47,15 +56,16 @@ class Outcomes:
         }  # fmt: skip
         if isinstance(found, Missing):
             with self._lock:
-                self._misses[found.reason] += 1
-            fields |= {"outcome": "miss", "reason": str(found.reason), "detail": found.detail}
+                self._misses[found.reason, found.repository] += 1
+            fields |= {"outcome": "miss", "repository": found.repository}
+            fields |= {"reason": str(found.reason), "detail": found.detail}
             event(_log, logging.WARNING, "remote prepare", **fields)
             return
         with self._lock:
             self._hits[found.remote.repository] += 1
             self._layers[found.layer.digest] += 1
         fields |= {
-            "outcome": "hit", "layer": str(found.layer.digest),
+            "outcome": "hit", "layer": str(found.layer.digest), "reason": "",
             "repository": found.remote.repository, "revision": found.remote.revision,
         }  # fmt: skip
         event(_log, logging.INFO, "remote prepare", **fields)

@@ -7,9 +7,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, ResourceExhausted
@@ -58,6 +60,13 @@ class RemoteLayers:
         self._store, self._walks = store, Walks(store)
         self._hides = _Hides(store)
 
+    def over(self, repositories: Sequence[GuardedRepository]) -> Self:
+        """The same over other repositories; what was found out about layers is shared. Calls that run on this one go
+        on with the ones that it has."""
+        other = copy(self)
+        other._repositories = repositories
+        return other
+
     def find(self, wanted: Wanted, lowers: Sequence[str]) -> FoundLayer | Missing:
         """The first repository's layer that is there, with its shims written; `lowers` are those that it will
         stand on. Otherwise why not: a repository that does not answer outweighs one that has no such layer, and that
@@ -67,12 +76,12 @@ class RemoteLayers:
             found = self._find_in(repository, wanted, lowers)
             if not isinstance(found, Missing):
                 return found
-            misses.append(found)
+            misses.append(replace(found, repository=repository.name))
         misses.sort(key=lambda missing: _WEIGHTS.get(missing.reason, 0))  # stable: in order of priority otherwise
         details = [missing.detail for missing in misses]
         if misses[0].reason is Reason.NO_LAYER_LABEL:
             details.insert(0, NO_LABEL.detail)
-        return Missing(misses[0].reason, "; ".join(details))
+        return replace(misses[0], detail="; ".join(details))
 
     def find_unreadable(self, layers: Iterable[Remote]) -> Missing | None:
         """Why one of several layers that snapshots stand on cannot be read now, or None."""

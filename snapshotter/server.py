@@ -5,16 +5,13 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import grpc
 
 from cvmfsrepo.errors import FailedPrecondition
-from cvmfsrepo.guarded import GuardedRepository
-from cvmfsrepo.layout import Layout
-from cvmfsrepo.repository import Repository
 from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
 from protos.cvmfs.snapshotter.admin.v1.admin_pb2_grpc import add_AdminServicer_to_server
 from snapshotter.admin.address import admin_address
@@ -25,20 +22,27 @@ from snapshotter.config import Config
 from snapshotter.database import open_database
 from snapshotter.disk import Disk, remove_tree
 from snapshotter.filters import parse_filters
-from snapshotter.index.indexer import indexed
+from snapshotter.health import Heart
 from snapshotter.index.store import Index
 from snapshotter.inspect import Finding, findings
 from snapshotter.kernel import mount_options
 from snapshotter.log import event
 from snapshotter.metastore import Metastore
+from snapshotter.metrics import Metrics
 from snapshotter.node import RunningNode
+from snapshotter.notify import Notifier
+from snapshotter.pages import monitoring_pages
 from snapshotter.policy import Policies
+from snapshotter.pulse import Pulse, health_service
+from snapshotter.reload import Reloader
 from snapshotter.remote import RemoteLayers
 from snapshotter.root import DATABASE, INDEX, locked_root
-from snapshotter.service import ErrorInterceptor, SnapshotsService
+from snapshotter.service import ErrorInterceptor, Observer, SnapshotsService, unobserved
 from snapshotter.shimstore import ShimStore
 from snapshotter.snapshotter import Snapshotter
 from snapshotter.socket import bind_private, bound_socket
+from snapshotter.sources import Sources
+from snapshotter.web import served_pages
 from snapshotter.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -55,7 +59,7 @@ GRACE = 10.0
 MOST_WARNINGS = 20
 """Of a damaged state."""
 
-_STOP = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 << 20),
@@ -64,36 +68,68 @@ _OPTIONS = (
 )
 
 
-def serve(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT. Refuses to start, with what to do, rather than touch state it does not trust."""
+def serve(config: Config, read: Callable[[], Config]) -> None:
+    """Serves until SIGTERM or SIGINT. Refuses to start, with what to do, rather than touch state it does not trust.
+    `read` is the configuration of the moment, for SIGHUP."""
     # Blocked before any thread starts, and taken by sigwait: a handler can come between a check and a wait and be lost.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _allow_descriptors()
+    metrics, notifier = Metrics(), Notifier.of_environment()
     with (
-        opened_node(config) as node,
+        _opened(config) as (node, sources),
         bound_socket(Path(config.address), config.socket_group) as address,
         bound_socket(admin_address(config)) as admin,
     ):
-        snapshots, facts = _server(FEW_WORKERS, MANY_WORKERS), _server(FEW_WORKERS, MOST_QUESTIONS)
+        snapshots, facts = _server(FEW_WORKERS, MANY_WORKERS, metrics.called), _server(FEW_WORKERS, MOST_QUESTIONS)
+        questions = AdminService(Facts(node))
+        reloader = Reloader(node, sources, read, questions.use)
         add_SnapshotsServicer_to_server(SnapshotsService(node.verbs), snapshots)
-        add_AdminServicer_to_server(AdminService(Facts(node)), facts)
+        snapshots.add_generic_rpc_handlers((health_service(node.store.look),))
+        add_AdminServicer_to_server(questions, facts)
         bind_private(address, lambda: _bind(snapshots, address), config.socket_group)
         bind_private(admin, lambda: _bind(facts, admin, "admin-address"))
-        facts.start()
-        snapshots.start()
-        event(
-            _log,
-            logging.INFO,
-            "serving",
-            address=str(address),
-            admin=str(admin),
-            root=config.root,
-            repositories=[r.name for r in config.served],
-        )
-        signal.sigwait(_STOP)
-        event(_log, logging.INFO, "stopping", grace_seconds=GRACE)
+        with _watched(reloader, metrics, notifier, Pulse(address)) as pages:
+            facts.start()
+            snapshots.start()
+            event(
+                _log, logging.INFO, "serving",
+                address=str(address), admin=str(admin), root=config.root,
+                repositories=[r.name for r in config.served], **({"metrics": pages} if pages else {}),
+            )  # fmt: skip
+            notifier.ready()
+            _wait(reloader, notifier)
+            event(_log, logging.INFO, "stopping", grace_seconds=GRACE)
+            notifier.stopping()
         facts.stop(0)
         snapshots.stop(GRACE).wait()
+
+
+def _wait(reloader: Reloader, notifier: Notifier) -> None:
+    """Returns when the daemon is to stop."""
+    while signal.sigwait(_SIGNALS) == signal.SIGHUP:
+        notifier.reloading()
+        reloader.reload()
+        notifier.ready()
+
+
+@contextlib.contextmanager
+def _watched(reloader: Reloader, metrics: Metrics, notifier: Notifier, pulse: Pulse) -> Iterator[str]:
+    """The daemon asks itself whether it serves, and tells systemd and whoever reads the pages, until the end. Yields
+    where the pages are, "" where there are none."""
+    config, heart = reloader.node.config, Heart(pulse.ask, lambda: reloader.node.repositories, notifier)
+    metrics.watch(lambda: reloader.node, lambda: reloader.refused)
+    if index := reloader.node.index:
+        index.on_sight = metrics.published
+    pages = monitoring_pages(metrics, heart)
+    with (
+        contextlib.closing(pulse),
+        served_pages(config.metrics_address, pages) if config.metrics_address else contextlib.nullcontext("") as place,
+    ):
+        heart.start()
+        try:
+            yield place
+        finally:
+            heart.stop()
 
 
 @contextlib.contextmanager
@@ -106,6 +142,12 @@ def opened(config: Config) -> Iterator[Snapshotter]:
 @contextlib.contextmanager
 def opened_node(config: Config) -> Iterator[RunningNode]:
     """A snapshotter on the configured root, swept of what a dead process left behind."""
+    with _opened(config) as (node, _):
+        yield node
+
+
+@contextlib.contextmanager
+def _opened(config: Config) -> Iterator[tuple[RunningNode, Sources]]:
     with locked_root(Path(config.root)) as root:
         store = open_database(root / DATABASE)
         try:
@@ -115,44 +157,33 @@ def opened_node(config: Config) -> Iterator[RunningNode]:
             _report(findings(store.walk(parse_filters([])), disk))
             with (
                 Backups(store, root / BACKUP, config.backup_interval) as backups,
-                _probed(config) as repositories,
-                _indexed(config, root / INDEX, repositories) as index,
+                _kept_index(config, root / INDEX) as index,
+                contextlib.closing(Sources(index)) as sources,
             ):
+                sources.use(sources.guards(config), config)
+                repositories = sources.repositories
                 remote, options = RemoteLayers(repositories, shims, index), mount_options(config.mount_options)
                 verbs = Snapshotter(store, disk, remote, options, Policies(config.policy))
-                yield RunningNode(config, store, disk, shims, repositories, remote, options, index, verbs, backups)
+                yield (
+                    RunningNode(config, store, disk, shims, repositories, remote, options, index, verbs, backups),
+                    sources,
+                )
         finally:
             store.close()
 
 
-@contextlib.contextmanager
-def _probed(config: Config) -> Iterator[list[GuardedRepository]]:
-    """The configured repositories, each behind its guard and probed until the end."""
-    repositories = [
-        GuardedRepository(Repository(one.name, Layout(one.root)), config.deadline, config.probe_interval)
-        for one in config.served
-    ]
-    for repository in repositories:
-        repository.start_probing()
-    try:
-        yield repositories
-    finally:
-        for repository in repositories:
-            repository.stop_probing()
-
-
-def _server(few: int, many: int) -> grpc.Server:
+def _server(few: int, many: int, observe: Observer = unobserved) -> grpc.Server:
     workers = Workers(few, many)
-    return grpc.server(workers, interceptors=[ErrorInterceptor()], options=_OPTIONS)  # type: ignore[arg-type]
+    return grpc.server(workers, interceptors=[ErrorInterceptor(observe)], options=_OPTIONS)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
-def _indexed(config: Config, path: Path, repositories: list[GuardedRepository]) -> Iterator[Index | None]:
-    """The index, kept up to date until the end, or None where the configuration wants none."""
+def _kept_index(config: Config, path: Path) -> Iterator[Index | None]:
+    """None where the configuration wants none."""
     if not config.index:
         yield None
         return
-    with indexed(path, repositories, config.index_interval, config.index_rate) as index:
+    with contextlib.closing(Index(path)) as index:
         yield index
 
 

@@ -1,9 +1,11 @@
 """containerd's snapshots API over a Snapshotter: a servicer without decisions, and the one place where an error
 becomes a gRPC status."""
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -19,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 LIST_BLOCK = 100
 """Infos in one message of a List stream, as in containerd."""
+
+_VERBS = "/containerd.services.snapshots.v1.Snapshots/"
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -81,52 +85,65 @@ class SnapshotsService(SnapshotsServicer):
         return Empty()
 
 
+class Observer(Protocol):
+    """Told of each call: its verb, its code and the seconds that it took; of a stream when it ends."""
+
+    def __call__(self, verb: str, code: str, seconds: float, /) -> object: ...
+
+
+def unobserved(verb: str, code: str, seconds: float, /) -> None:
+    """Where nobody counts."""
+
+
 class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Turns what a verb raises into its status."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Observer = unobserved) -> None:
+        self._observe = observe
         self._guarded: dict[str, Any] = {}
 
     def intercept_service(self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails) -> Any:
         """Asked at each call, and answers the same for a method each time."""
         known = self._guarded.get(details.method)
         if known is None and (handler := continuation(details)) is not None:
-            known = self._guarded[details.method] = _guarded_handler(handler)
+            known = self._guarded[details.method] = self._guarded_handler(details.method, handler)
         return known
 
+    def _guarded_handler(self, method: str, handler: Any) -> Any:
+        """Only verbs are observed: the daemon asks itself for its health all the time."""
+        verb = method.removeprefix(_VERBS) if method.startswith(_VERBS) else ""
 
-def _guarded_handler(handler: Any) -> Any:
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            _guarded_stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        _guarded(handler.unary_unary), handler.request_deserializer, handler.response_serializer
-    )
+        def guarded(request: Any, context: _Context) -> Any:
+            with self._answering(verb, context):
+                return handler.unary_unary(request, context)
 
+        def guarded_stream(request: Any, context: _Context) -> Iterator[Any]:
+            with self._answering(verb, context):
+                yield from handler.unary_stream(request, context)
 
-def _guarded(call: Callable[[Any, _Context], Any]) -> Callable[[Any, _Context], Any]:
-    def guarded(request: Any, context: _Context) -> Any:
+        serializers = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(guarded_stream, *serializers)
+        return grpc.unary_unary_rpc_method_handler(guarded, *serializers)
+
+    @contextlib.contextmanager
+    def _answering(self, verb: str, context: _Context) -> Iterator[None]:
+        began, code = time.perf_counter(), "OK"
         try:
-            return call(request, context)
+            yield
+        except GeneratorExit:
+            code = grpc.StatusCode.CANCELLED.name
+            raise
         except Exception as error:  # noqa: BLE001 - the interceptor's last line
-            _abort(context, error)
-
-    return guarded
-
-
-def _guarded_stream(call: Callable[[Any, _Context], Iterator[Any]]) -> Callable[[Any, _Context], Iterator[Any]]:
-    def guarded(request: Any, context: _Context) -> Iterator[Any]:
-        try:
-            yield from call(request, context)
-        except Exception as error:  # noqa: BLE001 - the interceptor's last line
-            _abort(context, error)
-
-    return guarded
+            known = (faults.of_os(error) or error) if isinstance(error, OSError) else error
+            code = status_code(known).name
+            _abort(context, error, known)
+        finally:
+            if verb:
+                self._observe(verb, code, time.perf_counter() - began)
 
 
-def _abort(context: _Context, error: Exception) -> NoReturn:
-    known = faults.of_os(error) or error if isinstance(error, OSError) else error
+def _abort(context: _Context, error: Exception, known: Exception) -> NoReturn:
     code = status_code(known)
     if code is grpc.StatusCode.INTERNAL:
         _log.error("internal error", exc_info=error)

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from cvmfsrepo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unavailable
 from cvmfsrepo.repository import Missing
@@ -36,23 +37,36 @@ from snapshotter.snapshots import Info, Kind, Mount, Usage
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """What may change while calls run: each takes it once."""
+
+    remote: RemoteLayers
+    policies: Policies
+
+
 class Snapshotter:
     """Snapshots under one root directory. Safe to be called from many threads."""
 
     def __init__(
         self, store: Metastore, disk: Disk, remote: RemoteLayers, options: MountOptions, policies: Policies = DEFAULT
     ) -> None:
-        self._store, self._disk, self._remote, self._options = store, disk, remote, options
-        self._policies, self._waiting = policies, threading.BoundedSemaphore(MOST_WAITING)
+        self._store, self._disk, self._options = store, disk, options
+        self._serving, self._waiting = _Serving(remote, policies), threading.BoundedSemaphore(MOST_WAITING)
         self.outcomes = Outcomes()
+
+    def serve(self, remote: RemoteLayers, policies: Policies) -> None:
+        """From the next call on these hold; calls that run keep theirs."""
+        self._serving = _Serving(remote, policies)
 
     def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> tuple[Mount, ...]:
         """An active snapshot and how to mount it; AlreadyExists when a repository's layer was committed instead."""
         wanted = wanted_layer(labels)
         if wanted is None:
             return self._create(Kind.ACTIVE, key, parent, labels)
-        policy, started = self._policies.of_image(wanted.image), time.monotonic()
-        found = self._find_remote(key, parent, wanted, policy)
+        serving, started = self._serving, time.monotonic()
+        policy = serving.policies.of_image(wanted.image)
+        found = self._find_remote(key, parent, wanted, policy, serving.remote)
         if isinstance(found, FoundLayer):
             self._commit_remote(parent, wanted, labels, found)
         self.outcomes.log(key, parent, wanted, found, time.monotonic() - started)
@@ -122,6 +136,7 @@ class Snapshotter:
     ) -> tuple[Mount, ...]:
         chain = self._store.get_parent_chain(parent)
         if miss is None:  # a container's or a person's; a pull asks for its own layer only
+            _check_owners(key, chain, labels)
             self._check_readable(chain)
         with (
             self._disk.staged_local(kind is Kind.ACTIVE, self._disk.ownership(chain)) as staged,
@@ -134,7 +149,7 @@ class Snapshotter:
     def _check_readable(self, chain: Iterable[Record]) -> None:
         """Refuses to say how to mount what would fail later with a riddle."""
         layers = [record.remote for record in chain if record.remote]
-        if missing := self._remote.find_unreadable(layers):
+        if missing := self._serving.remote.find_unreadable(layers):
             raise Unavailable(
                 "snapshot", next(iter(chain)).info.name, f"stands on a layer that cannot be read now ({missing.reason}:"
                 f" {missing.detail})", "it works again, without a restart, when the layer is back",
@@ -144,7 +159,9 @@ class Snapshotter:
         mount = active_mounts if kind is Kind.ACTIVE else view_mounts
         return mount(self._disk.lowers(chain), self._disk.directory(number), self._options)
 
-    def _find_remote(self, key: str, parent: str, wanted: Wanted, policy: Policy) -> FoundLayer | Missing:
+    def _find_remote(
+        self, key: str, parent: str, wanted: Wanted, policy: Policy, remote: RemoteLayers
+    ) -> FoundLayer | Missing:
         """The layer, unless the request breaks the contract anyway; waited for as long as the policy says."""
         chain = self._store.get_parent_chain(parent)
         if self._store.exists(key):
@@ -152,13 +169,13 @@ class Snapshotter:
         if wanted.problem:
             return wanted.problem
         lowers, end = self._disk.lowers(chain), time.monotonic() + seconds_to_wait(policy)
-        found = self._remote.find(wanted, lowers)
+        found = remote.find(wanted, lowers)
         if isinstance(found, FoundLayer) or end <= time.monotonic() or not self._waiting.acquire(blocking=False):
             return found
         try:
             while isinstance(found, Missing) and time.monotonic() < end:
                 time.sleep(WAIT_STEP)
-                found = self._remote.find(wanted, lowers)
+                found = remote.find(wanted, lowers)
             return found
         finally:
             self._waiting.release()
@@ -184,6 +201,18 @@ class Snapshotter:
         if self._store.get(name).info.labels.get(label.TARGET) != target:
             with self._store.transaction() as transaction:
                 transaction.set_labels(name, labels)
+
+
+def _check_owners(key: str, chain: Sequence[Record], labels: Mapping[str, str]) -> None:
+    """Refuses what would end in a copy of the whole image: containerd gives files other owners one by one where it
+    cannot map them, and each of those copies is a download."""
+    served = next((record.remote for record in chain if record.remote), None)
+    if served and label.is_mapped(labels):
+        raise FailedPrecondition(
+            "snapshot", key, f"is for a user namespace, and its image stands on layers of repository"
+            f" {served.repository}, whose files cannot be shown with other owners",
+            "run the pod without a user namespace (hostUsers: true), or with a runtime class of another snapshotter",
+        )  # fmt: skip
 
 
 def remote_name(target: str, parent: str) -> str:

@@ -10,7 +10,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from copy import copy
 from importlib.metadata import version
+from typing import Self
 
 import msgspec
 
@@ -48,6 +50,12 @@ class Facts:
         self._repairing = threading.Lock()
         self._revisions: dict[str, int | None] = {}
         self._indexed = Indexed(node.index)
+
+    def about(self, node: Node) -> Self:
+        """The same answers about the same node with other settings."""
+        other = copy(self)
+        other._node = node
+        return other
 
     def status(self, measure: bool = False) -> values.Status:
         """How the node is doing; `measure` walks over what active snapshots have written."""

@@ -11,6 +11,7 @@ from snapshotter.admin.convert import to_message
 from snapshotter.admin.facts import Facts
 from snapshotter.admin.values import Problem
 from snapshotter.convert import blocks
+from snapshotter.node import Node
 
 _BLOCK = 100
 """Records or images in one message of a stream."""
@@ -23,6 +24,10 @@ class AdminService(AdminServicer):
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+
+    def use(self, node: Node) -> None:
+        """From the next question on they are answered about this one: its settings changed."""
+        self._facts = self._facts.about(node)
 
     def Status(self, request: api.StatusRequest, context: _Context) -> api.StatusResponse:
         return to_message(self._facts.status(request.measure), api.StatusResponse)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 
+from cvmfsrepo.errors import NotFound
 from snapshotter import config as configuration
 from snapshotter.cli.options import configured
+from snapshotter.config import Config
 from snapshotter.log import configure, event
 
 
@@ -17,11 +19,21 @@ from snapshotter.log import configure, event
 @click.option("--address", help="Unix socket to serve on.")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 def serve(config_path: Path, root: str | None, address: str | None, log_level: str | None) -> None:
-    """Serves containerd's snapshots API until SIGTERM. Options win over the configuration file."""
+    """Serves containerd's snapshots API until SIGTERM.
+
+    Options win over the configuration file, which is read again at SIGHUP.
+    """
     from snapshotter import server  # grpc is slow to import, and --help need not wait for it
 
     config = configured(config_path, root, address, log_level)
     configure(config.log_level)
-    if not config_path.exists():
+    had_file = config_path.exists()
+    if not had_file:
         event(logging.getLogger(__name__), logging.INFO, "no configuration file, defaults hold", path=str(config_path))
-    server.serve(config)
+
+    def read() -> Config:
+        if had_file and not config_path.exists():
+            raise NotFound("configuration file", str(config_path), "is gone")
+        return configured(config_path, root, address, log_level)
+
+    server.serve(config, read)

@@ -123,9 +123,12 @@ class Indexer:
 
     def _read(self, revision: int | None) -> str:
         began, mounts, before = time.monotonic(), self._repository.mounts, self._index.state(self._name)
+        began_at = time.time_ns()
         trouble = crawl(self._index.database, self._repository.repository, self._pace, revision)
         if not trouble:
             self._mounts = mounts
+        for seconds in self._index.find_delays(self._name, began_at) if before.updated else ():
+            self._index.on_sight(self._name, seconds)
         state = self._index.state(self._name)
         changed = (before.images, before.layers, before.revision) != (state.images, state.layers, state.revision)
         event(

@@ -1,7 +1,7 @@
 """What the index answers: which image, layer or chain is where. A lookup never waits, neither for a repository nor for
 the indexer; what is not known yet is not found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,9 @@ class Index:
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self._progress: dict[str, Progress] = {}
+        self.on_sight: Callable[[str, float], object] = lambda repository, seconds: None
+        """Told of an image that was seen for the first time: its repository, and the seconds since its manifest was
+        written there. The first reading of a repository tells nothing: all its images are new then."""
 
     @property
     def database(self) -> Database:
@@ -95,6 +98,15 @@ class Index:
             " SELECT '.layers/' || substr(digest, 1, 2) || '/' || digest, problem FROM layers"
             " WHERE repository = ?1 AND problem != '' ORDER BY 1 LIMIT ?2", repository, _MOST_MALFORMED,
         )  # fmt: skip
+
+    def find_delays(self, repository: str, since: int) -> list[float]:
+        """Of each image first seen since then (nanoseconds since 1970): the seconds that its manifest was old."""
+        query = (
+            "SELECT l.seen, i.stamp FROM images i JOIN ledger l ON (l.repository, l.name, l.digest) ="
+            " (i.repository, i.reference, i.config) WHERE i.repository = ? AND l.seen >= ? AND i.stamp != ''"
+        )
+        rows = self._database.read(query, repository, since)
+        return [(seen - int(stamp.partition(" ")[0])) / 1e9 for seen, stamp in rows]
 
     def join(self, repository: str, progress: Progress) -> None:
         """Whom `state` asks how it goes on."""

@@ -131,7 +131,10 @@ def test_a_fallback_is_one_warning(config: Config, repository: HandMade, caplog:
         verbs.prepare("key", "", pull("target", NONE, image=IMAGE))
     (fields,) = warnings_of(caplog)
     detail = f"layer {NONE} is not published in {NAME}"
-    expected = {"key": "key", "parent": "", "target": "target", "image": IMAGE, "layer": str(NONE), "outcome": "miss"}
+    expected = {
+        "key": "key", "parent": "", "target": "target", "image": IMAGE, "layer": str(NONE), "outcome": "miss",
+        "repository": NAME,
+    }  # fmt: skip
     assert fields.pop("seconds") < 5
     assert fields == expected | {"reason": "absent", "detail": detail}
 

@@ -241,14 +241,19 @@ def test_a_restart_changes_nothing(repository: HandMade, config: Config) -> None
 def test_every_pull_leaves_one_log_line(
     repository: HandMade, verbs: Snapshotter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the outcome, and the reason of a miss; a Prepare that is no pull leaves none."""
+    """With the outcome, and the reason of a miss; a Prepare that is no pull leaves none. What docs/metrics.md promises
+    of the line is in every one."""
     caplog.set_level(logging.INFO)
     layer = repository.add("base")
     served(verbs, "a", "", pull("a", layer))
     verbs.prepare("missed", "", pull("b", Digest.of(b"none")))
     verbs.prepare("plain", "", {})
     lines = [record.__dict__["fields"] for record in caplog.records if record.message == "remote prepare"]
-    assert [(line["outcome"], line.get("reason")) for line in lines] == [("hit", None), ("miss", "absent")]
+    assert [(line["outcome"], line["reason"]) for line in lines] == [("hit", ""), ("miss", "absent")]
+    always = {"key", "parent", "target", "image", "layer", "repository", "outcome", "reason", "seconds"}
+    assert [set(line) - always for line in lines] == [{"revision"}, {"detail"}]
+    assert all(always <= set(line) for line in lines)
+    assert [line["repository"] for line in lines] == [NAME, NAME]
     assert lines[0]["layer"] == str(layer)
     assert (lines[1]["key"], lines[1]["image"], lines[1]["target"]) == ("missed", "a/b:c", "b")
 
