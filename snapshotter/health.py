@@ -75,10 +75,11 @@ class Heart:
         return [*self.dead(), *unready(self._repositories())]
 
     def _run(self) -> None:
-        while not self._over.wait(self._beat):
+        while not self._over.is_set():
             self._problem = self._ask(self._patience)
             if not self._problem and not self._over.is_set():
                 self._answered = time.monotonic()
                 self._notifier.alive()
             if not self._over.is_set():
                 self._notifier.status(self._problem or summary(self._repositories()))
+            self._over.wait(self._beat)

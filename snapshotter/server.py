@@ -76,7 +76,7 @@ def serve(config: Config, read: Callable[[], Config]) -> None:
     _allow_descriptors()
     metrics, notifier = Metrics(), Notifier.of_environment()
     with (
-        _opened(config) as (node, sources),
+        opened_with_sources(config) as (node, sources),
         bound_socket(Path(config.address), config.socket_group) as address,
         bound_socket(admin_address(config)) as admin,
     ):
@@ -142,12 +142,13 @@ def opened(config: Config) -> Iterator[Snapshotter]:
 @contextlib.contextmanager
 def opened_node(config: Config) -> Iterator[RunningNode]:
     """A snapshotter on the configured root, swept of what a dead process left behind."""
-    with _opened(config) as (node, _):
+    with opened_with_sources(config) as (node, _):
         yield node
 
 
 @contextlib.contextmanager
-def _opened(config: Config) -> Iterator[tuple[RunningNode, Sources]]:
+def opened_with_sources(config: Config) -> Iterator[tuple[RunningNode, Sources]]:
+    """The same, with what a reload changes."""
     with locked_root(Path(config.root)) as root:
         store = open_database(root / DATABASE)
         try:

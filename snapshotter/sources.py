@@ -2,7 +2,6 @@
 one that stays as it is keeps all that is known of it.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from cvmfsrepo.repository import Repository
 from snapshotter.config import Config, RepositoryConfig
 from snapshotter.index.indexer import Indexer
 from snapshotter.index.store import Index
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +50,11 @@ class Sources:
             before[terms].stop_probing()
             if indexer := self._indexers.pop(terms, None):
                 indexer.stop()
-        for terms in guards.keys() - self._indexers.keys() if self._index and config.index else ():
-            assert self._index
-            indexer = Indexer(self._index, guards[terms], config.index_interval, config.index_rate)
-            self._indexers[terms] = indexer
-            indexer.start()
+        if self._index:
+            for terms in guards.keys() - self._indexers.keys():
+                indexer = Indexer(self._index, guards[terms], config.index_interval, config.index_rate)
+                self._indexers[terms] = indexer
+                indexer.start()
 
     def close(self) -> None:
         """Lets go of all."""

@@ -8,8 +8,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cvmfsrepo.errors import ContractError
 from cvmfsrepo.guarded import GuardedRepository
@@ -171,18 +169,3 @@ class Indexer:
             return self._after("index damaged, and cannot be removed", str(error))
         last, self._renewed = self._renewed, time.monotonic()
         return 0.0 if self._renewed - last > self._interval else self._interval
-
-
-@contextlib.contextmanager
-def indexed(path: Path, repositories: Sequence[GuardedRepository], interval: float, rate: float) -> Iterator[Index]:
-    """The index at `path`, kept until the end. It is there at once, whatever becomes of the file."""
-    index = Index(path)
-    indexers = [Indexer(index, repository, interval, rate) for repository in repositories]
-    for indexer in indexers:
-        indexer.start()
-    try:
-        yield index
-    finally:
-        for indexer in indexers:
-            indexer.stop()
-        index.close()

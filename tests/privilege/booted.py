@@ -80,23 +80,32 @@ class Booted:
         except FileNotFoundError:
             return ""
 
+    def systemctl(self, *arguments: str) -> str:
+        """Asks or tells that systemd about the unit."""
+        return self.on_the_host("systemctl", *arguments, UNIT.name)
+
     def on_the_host(self, *command: str) -> str:
         """Runs a command where systemd is: the daemon's host."""
-        enter = ("nsenter", "--target", str(self.init), "--mount", "--", *command)
+        enter = ("nsenter", "--target", str(self.init), "--mount", "--pid", "--", *command)
         return subprocess.run(enter, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
 @contextlib.contextmanager
-def booted(repository: Path = Path("/srv/repository")) -> Iterator[Booted]:
-    """Yields when the daemon serves `repository`. Skips where there is no systemd or no cgroup to give it."""
+def booted(
+    repository: Path = Path("/srv/repository"), config: str = "", drop_in: str = "", until: str = '"msg": "serving"'
+) -> Iterator[Booted]:
+    """Yields when the daemon serves `repository`, or has said something else; `config` and `drop_in` are more lines of
+    its configuration and its unit. Skips where there is no systemd or no cgroup to give it."""
     if not SYSTEMD.exists():
         pytest.skip(f"no {SYSTEMD}: install systemd (it need not be what runs this machine)")
     own = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
-    group = _own_cgroup(f"cvmfs-snapshotter-{own.name}")
+    group = _own_cgroups(f"cvmfs-snapshotter-{own.name}", own / "unified")
     own.chmod(0o755)
-    _write_units(own / "units")
+    _write_units(own / "units", drop_in)
     (own / "repository").mkdir()
-    (own / "config.toml").write_text(f'repository = "{NAME}"\nabsolute-mountpoint = "{repository}"\ndeadline = 2\n')
+    (own / "config.toml").write_text(
+        f'repository = "{NAME}"\nabsolute-mountpoint = "{repository}"\ndeadline = 2\n{config}'
+    )
     keep, show = _kept_over_the_tmpfs(own)
     (own / "init").write_text(_INIT.format(own=own, cgroups=CGROUPS, systemd=SYSTEMD, keep=keep, show=show))
     join = "".join(f"echo $$ > {shlex.quote(str(path))}/cgroup.procs; " for path in group)
@@ -105,12 +114,14 @@ def booted(repository: Path = Path("/srv/repository")) -> Iterator[Booted]:
         process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
     try:
         found = Booted(own, process.pid)
-        _wait_until_serving(found, process)
+        _wait_until_it_says(until, found, process)
         yield found
     finally:
         process.kill()
         process.wait()
         _remove_cgroups(group)
+        if (own / "unified").is_mount():
+            subprocess.run(["umount", str(own / "unified")], check=True)
         shutil.rmtree(own)
 
 
@@ -131,10 +142,11 @@ def _kept_over_the_tmpfs(own: Path) -> tuple[str, str]:
     return "\n".join(keep), "\n".join(show)
 
 
-def _write_units(units: Path) -> None:
+def _write_units(units: Path, drop_in: str) -> None:
     (units / f"{UNIT.name}.d").mkdir(parents=True)
     shutil.copy(UNIT, units)
     (units / "default.target").write_text(_TARGET)
+    (units / f"{UNIT.name}.d" / "more.conf").write_text(drop_in)
     hidden = [path for path in _needed() if path.parts[1] in ("root", "home", "tmp", "var")]
     home = "".join(f"BindReadOnlyPaths={path}\n" for path in hidden)
     if any(path.parts[1] in ("root", "home") for path in hidden):
@@ -146,23 +158,30 @@ def _write_units(units: Path) -> None:
     )
 
 
-def _wait_until_serving(found: Booted, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_it_says(said: str, found: Booted, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while '"msg": "serving"' not in found.log():
+    while said not in found.log():
         if process.poll() is not None or time.monotonic() > deadline:
             console = (found.own / "console").read_text(errors="replace")
             raise AssertionError(f"systemd did not start the daemon: {console}\n{found.log()}")
         time.sleep(0.05)
 
 
-def _own_cgroup(name: str) -> list[Path]:
-    """A cgroup in each hierarchy that systemd manages, so that it moves no process but ours."""
-    hierarchies = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else [CGROUPS / "systemd"]
+def _own_cgroups(name: str, unified: Path) -> list[Path]:
+    """A cgroup in each hierarchy that systemd manages, so that it moves no process but ours. Where the machine has the
+    old hierarchies, systemd mounts the unified one too, for filters of the network: it is mounted at `unified`."""
+    hierarchies = [CGROUPS]
+    if not (CGROUPS / "cgroup.controllers").exists():
+        unified.mkdir()
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", str(unified)], check=True)
+        hierarchies = [CGROUPS / "systemd", unified]
     made = []
     for hierarchy in hierarchies:
         try:
             (hierarchy / name).mkdir()
         except OSError as error:
+            if unified.is_mount():
+                subprocess.run(["umount", str(unified)], check=True)
             pytest.skip(f"no cgroup for a systemd of its own: {hierarchy}: {error.strerror}")
         made.append(hierarchy / name)
     return made

@@ -53,6 +53,11 @@ class Daemon:
         self.close()
 
     @property
+    def configuration(self) -> Path:
+        """Its configuration file, which it reads at its start and at SIGHUP."""
+        return self._config
+
+    @property
     def pid(self) -> int:
         return self._running.pid
 

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from cvmfsrepo.digest import Digest, chain_id
@@ -11,7 +11,7 @@ from cvmfsrepo.guarded import GuardedRepository
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.repository import Repository
-from snapshotter.index.indexer import indexed
+from snapshotter.index.indexer import Indexer
 from snapshotter.index.store import Index
 from tests.snapshotter.layers import NAME, HandMade, diff_id_of
 from tests.snapshotter.nodes import eventually
@@ -82,8 +82,15 @@ def index_of(path: Path, *roots: Path, interval: float = 0.05, rate: float = FAS
     for repository in guarded:
         repository.start_probing()
     try:
-        with indexed(path, guarded, interval, rate) as index:
-            yield index
+        with closing(Index(path)) as index:
+            indexers = [Indexer(index, repository, interval, rate) for repository in guarded]
+            for indexer in indexers:
+                indexer.start()
+            try:
+                yield index
+            finally:
+                for indexer in indexers:
+                    indexer.stop()
     finally:
         for repository in guarded:
             repository.stop_probing()
