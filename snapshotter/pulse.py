@@ -43,6 +43,8 @@ class Pulse:
             self._check(b"", timeout=seconds)
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}" if error.code() in _SILENCE else ""
+        except ValueError:  # gRPC's word for a channel that was closed meanwhile
+            return "the connection is closed"
         return ""
 
     def close(self) -> None:

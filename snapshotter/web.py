@@ -15,8 +15,8 @@ from typing import Any
 
 from cvmfsrepo.errors import FailedPrecondition, InvalidArgument
 
-AT_ONE_TIME, WAITING = 4, 16
-"""Requests that are answered, and that are open, at one time; one more is closed at once."""
+AT_ONE_TIME = 16
+"""Connections; one more is closed at once. Each has its thread: a silent one holds up no probe."""
 
 SECONDS = 5.0
 """For a whole request and its answer."""
@@ -63,13 +63,13 @@ def served_pages(address: str, pages: Mapping[str, Page]) -> Iterator[str]:
 
 
 class _Server(http.server.HTTPServer):
-    """Takes connections on one thread and answers them on a few."""
+    """Takes connections on one thread and answers them on others."""
 
     def __init__(self, family: int, place: tuple[str, int], pages: Mapping[str, Page]) -> None:
         self.address_family = family
         self.pages = pages
         self._threads = ThreadPoolExecutor(AT_ONE_TIME, "metrics")
-        self._room = threading.BoundedSemaphore(WAITING)
+        self._room = threading.BoundedSemaphore(AT_ONE_TIME)
         super().__init__(place, _Request)
 
     def server_bind(self) -> None:
@@ -78,6 +78,10 @@ class _Server(http.server.HTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._threads.shutdown(wait=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._room.acquire(blocking=False):

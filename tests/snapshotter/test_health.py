@@ -310,3 +310,24 @@ def test_other_programs_may_ask_for_the_health(daemon: Daemon) -> None:
 def test_a_daemon_that_is_gone_does_not_answer(short_path: Path) -> None:
     """Nor does one that was never there."""
     assert Pulse(short_path / "none").ask(1.0).startswith(("UNAVAILABLE", "DEADLINE_EXCEEDED"))
+
+
+def test_a_closed_connection_is_no_answer(short_path: Path) -> None:
+    """At the daemon's end its heart may ask once more: that is a sentence, and no traceback."""
+    pulse = Pulse(short_path / "none")
+    pulse.close()
+    assert pulse.ask(1.0) == "the connection is closed"
+
+
+def test_an_address_of_ipv6(tmp_path: Path, repository: HandMade) -> None:
+    """In brackets, in the configuration and in the log."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError as error:
+            pytest.skip(f"no IPv6 here: ::1: {error.strerror}")
+    with Daemon(
+        tmp_path / "root", repository=NAME, absolute_mountpoint=repository.root, metrics_address="[::1]:0"
+    ) as daemon:
+        assert pages_of(daemon).startswith("[::1]:")
+        assert ask(pages_of(daemon), "/healthz").status == 200
