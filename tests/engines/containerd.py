@@ -265,7 +265,7 @@ _CONFIG_3 = f"""version = 3
   restrict_oom_score_adj = true
   disable_apparmor = true
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dir = "@dir@/cni"
+    bin_dirs = ["@dir@/cni"]
     conf_dir = "@dir@/cni"
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"
