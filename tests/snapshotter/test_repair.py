@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,7 @@ def test_a_repository_that_is_not_configured_any_more(node: RunningNode, config:
     """Where its layers are nobody says, so no link is made; shims need it too."""
     (place(node, BASE) / "fs").unlink()
     shutil.rmtree(place(node, TOP))
-    node.repositories.clear()  # type: ignore[attr-defined]
-    said = mend(node)
+    said = mend(replace(node, repositories=()))
     assert {one.path for one in said} == {f"{place(node, BASE)}/fs", str(place(node, TOP))}
     assert all("is not configured any more" in one.what and not one.done for one in said)
 
