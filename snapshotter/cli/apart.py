@@ -29,6 +29,7 @@ def apart(body: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(body)
     def started(*args: P.args, **kwargs: P.kwargs) -> None:
+        """Starts the other process, and ends with the status that it reports."""
         sys.stdout.flush()
         sys.stderr.flush()
         reading, writing = os.pipe()

@@ -89,6 +89,7 @@ class _Visit(Generic[T]):
         self.done = threading.Event()
 
     def run(self) -> None:
+        """Does the work, unless nobody wants it any more, and keeps its outcome."""
         with self._lock:
             if self._cancelled:
                 return
