@@ -106,6 +106,16 @@ def test_new_directory_in_a_setgid_one(source: Source, parent: Entry, gid: int |
     )
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_new_directory_that_came_before_its_parent(early: bool) -> None:
+    """The listing of its parent came too late, so it takes the group that the layers below gave that one; what came
+    after the listing keeps the record's."""
+    new = msgspec.structs.replace(directory(b"d/e", implied=True), early=early)
+    made = msgspec.structs.replace(outline(ROOT, directory(b"d", 0o755), new), source=Source.RECORD)
+    shim = hide_shim(made, below(ROOT, directory(b"d", 0o2750, gid=50)))
+    assert [entry.gid for entry in shim.directories if entry.path == b"d/e"] == ([50] if early else [])
+
+
 def test_new_directory_in_a_setgid_one_after_a_deletion() -> None:
     """What the layer deletes and makes again takes nothing from below but the group of the directory around it."""
     made = outline(ROOT, directory(b"d", implied=True), directory(b"d/e", implied=True), whiteouts=[b"d/e"])
