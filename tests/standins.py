@@ -139,9 +139,18 @@ class Standin:
         self.process.wait()
 
     def freeze(self) -> None:
-        """The client hangs whole, as in a debugger: nothing answers, its control socket neither. `thaw` ends it."""
+        """The client hangs whole, as in a debugger: nothing answers, its control socket neither. `thaw` ends it.
+
+        SIGSTOP reaches one thread after the other, and on a busy machine one of them may still serve a call that comes
+        later: so this returns only when all stand still.
+        """
         self._watch()
         self.process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + START_SECONDS
+        while not stands_still(self.process.pid):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"stand-in of {str(self.source)!r}: still runs {START_SECONDS:g} s after SIGSTOP")
+            time.sleep(0.005)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -215,6 +224,12 @@ class Standin:
     def _lose_patience(self, process: subprocess.Popen[bytes]) -> None:
         self._lost_patience = True
         process.kill()
+
+
+def stands_still(process: int) -> bool:
+    """Whether every thread of a process is stopped (state T of proc(5)'s stat)."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{process}/task").glob("*/stat")]
+    return bool(states) and set(states) == {"T"}
 
 
 @contextmanager
