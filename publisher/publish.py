@@ -16,12 +16,13 @@ from cvmfsrepo.layout import Layout, diff_id_target
 from cvmfsrepo.oci import Descriptor, Manifest, Reference, parse_config, parse_manifest
 from cvmfsrepo.repository import Missing, Pointer, Repository
 from cvmfsrepo.tree import Notation, encode, make_record
-from publisher import asingested, ducc
+from publisher import ducc
 from publisher.progress import Listener, Silent
 from publisher.source import Source
-from publisher.space import FreeSpace
-from publisher.transaction import Transaction, begin, make_directories, write_file
-from publisher.unpack import unpack
+from publisher.transactions.directory import Transaction, begin, make_directories, write_file
+from publisher.unpacking import asingested
+from publisher.unpacking.space import FreeSpace
+from publisher.unpacking.unpack import unpack
 
 _REBUILD = "the image is inconsistent: build it again"
 

@@ -157,7 +157,7 @@ def _reference_of(path: Path, ref: str) -> Reference | None:
 
 
 def _open_registry(text: str, name: str, platform: Platform) -> Source:
-    from publisher.registry import RegistryBlobs  # only who pulls from a registry pays for the client's import
+    from publisher.registry.blobs import RegistryBlobs  # only who pulls from a registry pays for the client's import
 
     reference = Reference.parse(name)
     blobs = RegistryBlobs(reference, plain=_is_loopback(reference.registry))

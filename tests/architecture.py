@@ -33,7 +33,7 @@ _GRPC = (
 )
 _XATTR = ("cvmfsrepo/xattrs.py", "cvmfsrepo/standin.py")
 _PROCESS = (
-    *("publisher/transaction.py", "publisher/source.py"),
+    "publisher/transactions/cvmfs.py",
     *("snapshotter/engineconfig/program.py", "snapshotter/cli/apart.py"),
 )
 

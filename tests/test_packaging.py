@@ -75,7 +75,7 @@ def test_console_scripts(wheel: zipfile.ZipFile) -> None:
     assert scripts == {
         "cvmfs-snapshotter": "snapshotter.cli.main:main",
         "cvmfs-podmanstore": "podmanstore.cli:main",
-        "cvmfs-publisher": "publisher.cli:main",
+        "cvmfs-publisher": "publisher.cli.main:main",
     }
     for target in scripts.values():
         module, function = target.split(":")

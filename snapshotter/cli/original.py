@@ -8,8 +8,8 @@ from pathlib import Path
 from cvmfsrepo.oci import parse_manifest
 from cvmfsrepo.tree import Notation
 from publisher.source import Source
-from publisher.space import FreeSpace
-from publisher.unpack import unpack
+from publisher.unpacking.space import FreeSpace
+from publisher.unpacking.unpack import unpack
 from snapshotter.cli.output import size
 from snapshotter.cli.resolving import Resolved
 from snapshotter.squash import Squash
@@ -24,7 +24,7 @@ class Original:
 
 
 def unpack_original(image: Resolved, source: Source, directory: Path, tell: Callable[[str], object]) -> Original:
-    """Unpacks the image below the empty directory `directory`, every byte verified. Raises as `publisher.unpack`."""
+    """Unpacks the image below the empty directory `directory`, every byte verified. Raises as `unpack`."""
     root, layerfs = directory / "image", directory / "layer"
     root.mkdir(0o700)
     squash, space = Squash(root), FreeSpace(directory)

@@ -73,7 +73,7 @@ def run() -> None:
 def publish(image: Image, place: Stage) -> None:
     """With the command that an operator uses."""
     reference = place.registry.reference(NAME)
-    command = [sys.executable, "-m", "publisher.cli", "image", image.source]
+    command = [sys.executable, "-m", "publisher.cli.main", "image", image.source]
     command += ["--repository", str(place.repository), "--name", reference]
     done = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     if done.returncode:

@@ -62,7 +62,7 @@ def state(directory: Path) -> dict[str, tuple[object, ...]]:
 
 def command(*arguments: str) -> list[str]:
     """The command line of the publisher in this project."""
-    return [sys.executable, "-m", "publisher.cli", *arguments]
+    return [sys.executable, "-m", "publisher.cli.main", *arguments]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

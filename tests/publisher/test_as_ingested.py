@@ -10,8 +10,8 @@ import pytest
 from cvmfsrepo import compare
 from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.tree import Notation, by_path
-from publisher.asingested import OWNER
 from publisher.publish import Form
+from publisher.unpacking.asingested import OWNER
 from tests.images.tarlayer import MTIME_NS, Device, Dir, Fifo, File, Hardlink, Symlink, Whiteout
 from tests.publisher.publishing import make_image, make_repository, publish, publish_layer
 

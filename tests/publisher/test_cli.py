@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import publisher.cli
+import publisher.cli.main
 from cvmfsrepo import compare
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import Layout
@@ -92,7 +92,7 @@ def test_errors(image: Image, repository: Path, arguments: list[str], status: in
 def test_who_is_not_root_is_told_at_once(image: Image, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is read or written."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    done = CliRunner().invoke(publisher.cli.command, ["image", image.source, "--repository", str(repository)])
+    done = CliRunner().invoke(publisher.cli.main.command, ["image", image.source, "--repository", str(repository)])
     assert done.exit_code == 1
     assert done.stderr == "error: layers hold owners, devices and attributes that only root can write: run with sudo\n"
     assert state(repository) == {}

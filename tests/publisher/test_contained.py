@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsrepo.errors import InvalidArgument
-from publisher.contained import LONGEST_PATH, Inside, contained
+from publisher.unpacking.contained import LONGEST_PATH, Inside, contained
 from tests.images.tarlayer import Dir, Entry, Fifo, File, Hardlink, Symlink, Whiteout, layer_tar
 from tests.publisher.publishing import make_image, make_repository, publish, state
 

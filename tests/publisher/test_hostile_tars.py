@@ -14,9 +14,9 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.tree import Notation, by_path
-from publisher.removal import remove_tree
-from publisher.space import FreeSpace
-from publisher.unpack import Unpacked, unpack
+from publisher.unpacking.removal import remove_tree
+from publisher.unpacking.space import FreeSpace
+from publisher.unpacking.unpack import Unpacked, unpack
 from tests.images.nasty import ALL
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.test_unpack import EVERY_KIND, sparse_tar

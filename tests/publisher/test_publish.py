@@ -14,7 +14,7 @@ from cvmfsrepo.repository import Repository
 from cvmfsrepo.tree import Notation, decode
 from publisher.publish import Form, publish_image
 from publisher.source import open_source
-from publisher.unpack import unpack
+from publisher.unpacking.unpack import unpack
 from tests.images.ocilayout import write_image
 from tests.images.tarlayer import Dir, File, Whiteout, layer_tar
 from tests.mounting import mounted

@@ -12,7 +12,7 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Descriptor
-from publisher.stream import TarBytes, VerifiedBlob
+from publisher.unpacking.stream import TarBytes, VerifiedBlob
 from tests.images.tarlayer import Dir, File, layer_tar
 from tests.publisher.crafting import Blob, craft_image, digest
 from tests.publisher.publishing import make_repository, publish, state

@@ -19,8 +19,8 @@ from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.tree import Notation
 from publisher.publish import Form
-from publisher.space import FreeSpace
-from publisher.unpack import unpack
+from publisher.unpacking.space import FreeSpace
+from publisher.unpacking.unpack import unpack
 from tests.images.nasty import ALL
 from tests.images.stack import Layers
 from tests.images.strategies import stacks

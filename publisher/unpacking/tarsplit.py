@@ -20,8 +20,8 @@ from typing import BinaryIO, Final
 import msgspec
 from fastcrc import crc64
 
-from publisher.members import Member
-from publisher.space import FreeSpace
+from publisher.unpacking.members import Member
+from publisher.unpacking.space import FreeSpace
 
 _SEGMENT_LIMIT: Final = 1 << 20
 _WRITE_SIZE: Final = 256 << 10

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied, ResourceExhausted, Unavailable
 from cvmfsrepo.layout import Layout
-from publisher.removal import remove_tree
+from publisher.unpacking.removal import remove_tree
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

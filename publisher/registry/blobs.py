@@ -17,7 +17,7 @@ import oras.provider
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, DataLoss, NotFound, PermissionDenied, Unavailable
 from cvmfsrepo.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Reference
-from publisher.stream import CHUNK
+from publisher.unpacking.stream import CHUNK
 
 _MANIFEST_LIMIT = 8 << 20
 _CONNECT_SECONDS, _READ_SECONDS = 15, 120

@@ -10,8 +10,8 @@ from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.tree import Notation
 from cvmfsrepo.whiteouts import OCI_OPAQUE, OCI_PREFIX, Markers, is_oci_marker, oci_whiteout_target
 from cvmfsrepo.xattrs import OVERLAY_PREFIXES
-from publisher.contained import REMEDY
-from publisher.members import Kind, Member
+from publisher.unpacking.contained import REMEDY
+from publisher.unpacking.members import Kind, Member
 
 _RESERVED = OCI_PREFIX + OCI_PREFIX
 

@@ -24,13 +24,13 @@ from cvmfsrepo.errors import ContractError, DataLoss, FailedPrecondition, Invali
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.tree import Entry, Notation
 from cvmfsrepo.whiteouts import OCI_OPAQUE, OCI_PREFIX, OVERLAY_OPAQUE, Markers
-from publisher.contained import REMEDY, Inside
-from publisher.markers import Deletions, is_reserved, take_overlay_marks
-from publisher.members import Kind, Member, walk_content, walk_members
-from publisher.removal import remove_tree
-from publisher.space import FreeSpace
-from publisher.stream import TarBytes, VerifiedBlob
-from publisher.tarsplit import TarSplit, written_to
+from publisher.unpacking.contained import REMEDY, Inside
+from publisher.unpacking.markers import Deletions, is_reserved, take_overlay_marks
+from publisher.unpacking.members import Kind, Member, walk_content, walk_members
+from publisher.unpacking.removal import remove_tree
+from publisher.unpacking.space import FreeSpace
+from publisher.unpacking.stream import TarBytes, VerifiedBlob
+from publisher.unpacking.tarsplit import TarSplit, written_to
 
 _IMPLIED_MODE = stat.S_IFDIR | 0o755
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,10 +12,10 @@ from rich.console import Console
 from cvmfsrepo.errors import ContractError
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
-from publisher import asingested
 from publisher.progress import shown
 from publisher.publish import Form, Report, publish_image
 from publisher.source import open_source, parse_platform
+from publisher.unpacking import asingested
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from typing import Any, NoReturn, cast
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, InvalidArgument
-from publisher.contained import REMEDY, contained
-from publisher.stream import CHUNK, TarBytes
+from publisher.unpacking.contained import REMEDY, contained
+from publisher.unpacking.stream import CHUNK, TarBytes
 
 _XATTR = "SCHILY.xattr."
 _TIME = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{0,30})?", re.ASCII)

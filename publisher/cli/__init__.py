@@ -1,0 +1,1 @@
+"""The command `cvmfs-publisher`: one file a command, which only asks and shows."""
