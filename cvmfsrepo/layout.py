@@ -11,6 +11,11 @@ The tree is DUCC's (unpacked.cern.ch), plus what this project adds under `.metad
     .metadata/<registry>/<repo>:<tag>/image.v1        ours: the digests of the original manifest and indexes
     .metadata/blobs/sha256/<ab>/<hex>             ours: manifests, configs and image indexes, byte for byte
     .metadata/diffid/<ab>/<hex>                   ours: relative link to the layer of this diff id
+    .metadata/index.v1                            ours: all images and layers in one file
+    .flat/<ab>/<hex>/                             an image's whole tree for Apptainer, named by its config's digest
+    .chains/<ab>/<hex>/                           the tree of an image's lowest layers, named by OCI's chain id
+    <registry>/<repo>:<tag>                       public link to the image's flat tree
+    podmanStore/                                  an additional image store for podman
 """
 
 from dataclasses import dataclass
@@ -26,6 +31,7 @@ CATALOG_MARKER = ".cvmfscatalog"
 TREE_RECORD = "tree.v1"
 TAR_SPLIT = "tar-split.json.gz"
 IMAGE_POINTER = "image.v1"
+INDEX = "index.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,24 @@ class Layout:
         return self.metadata / "diffid" / diff_id.hex[:2] / diff_id.hex
 
     @property
+    def index(self) -> Path:
+        """All images and layers in one file, for nodes."""
+        return self.metadata / INDEX
+
+    def flat(self, config: Digest) -> Path:
+        return self.root / ".flat" / config.hex[:2] / config.hex
+
+    def chain(self, chain_id: Digest) -> Path:
+        return self.root / ".chains" / chain_id.hex[:2] / chain_id.hex
+
+    def public_link(self, reference: Reference) -> Path:
+        return self.root / reference.registry / f"{reference.repository}{reference.suffix}"
+
+    @property
+    def podman_store(self) -> Path:
+        return self.root / "podmanStore"
+
+    @property
     def publisher_state(self) -> Path:
         """The publisher's lock and staging area: on the same file system, so that a rename publishes."""
         return self.root / ".cvmfs-publisher"
@@ -87,6 +111,11 @@ class Layout:
 def diff_id_target(layer: Digest) -> str:
     """Text of the link at `Layout.diff_id_link`: relative, so that the repository may be mounted anywhere."""
     return f"../../../.layers/{layer.hex[:2]}/{layer.hex}"
+
+
+def flat_target(reference: Reference, config: Digest) -> str:
+    """Text of the link at `Layout.public_link`, relative as well."""
+    return f"{'../' * (reference.repository.count('/') + 1)}.flat/{config.hex[:2]}/{config.hex}"
 
 
 def layer_of_target(text: str) -> Digest:

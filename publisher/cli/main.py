@@ -13,7 +13,8 @@ from cvmfsrepo.errors import ContractError
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
 from publisher.progress import shown
-from publisher.publish import Form, Report, publish_image
+from publisher.publishing.form import Form, Report
+from publisher.publishing.publish import publish_image
 from publisher.source import open_source, parse_platform
 from publisher.unpacking import asingested
 

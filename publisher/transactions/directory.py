@@ -1,111 +1,148 @@
-"""A publication into a plain directory: all of an image or nothing of it becomes visible.
+"""A publication into a plain directory, which may be one that is exported by NFS.
 
-One publisher at a time holds the lock. Everything is made below `.cvmfs-publisher/staging` on the same file system and
-shown by renames, the manifest last: who finds a manifest finds its layers. What a killed run left in the staging area
-is removed by the next one. Errors of the body always propagate.
+Everything is made below `.cvmfs-publisher/staging` on the same file system and shown by renames. What a killed run
+left in the staging area is removed by the next one.
 """
 
 import ctypes
 import errno
-import fcntl
+import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied, ResourceExhausted, Unavailable
 from cvmfsrepo.layout import Layout
+from publisher.transactions.contract import Fill, Transaction
+from publisher.transactions.lock import held
 from publisher.unpacking.removal import remove_tree
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Transaction:
-    """What is to be shown, in order; nothing of it is seen before `show`. `changed` says whether anything was."""
+@dataclass(frozen=True, slots=True)
+class DirectoryTarget:
+    """A directory as a repository. `durable=False` leaves out waiting for the disk, for what is thrown away."""
+
+    layout: Layout
+    durable: bool = True
+
+    @classmethod
+    def at(cls, root: Path, durable: bool = True) -> "DirectoryTarget":
+        return cls(Layout(root), durable)
+
+    @contextmanager
+    def begin(self, wait: float = 0) -> Iterator[Transaction]:
+        """FailedPrecondition, PermissionDenied or ResourceExhausted where the directory cannot be written."""
+        try:
+            state = _state_of(self.layout)
+            with held(state / "lock", str(self.layout.root), wait):
+                transaction = DirectoryTransaction(self.layout, self.durable)
+                transaction.clear()
+                try:
+                    yield transaction
+                finally:
+                    with suppress(OSError):  # what stays is cleared by the next one
+                        transaction.clear()
+        except OSError as error:
+            raise _refusal(self.layout, error) from error
+
+
+class DirectoryTransaction:
+    """What is to be shown, in order; nothing of it is seen before `show`."""
 
     def __init__(self, layout: Layout, durable: bool) -> None:
-        self._layout, self._durable = layout, durable
+        self.layout, self._durable = layout, durable
         self._staging = layout.publisher_state / "staging"
-        self._count = 0
-        self._pending: list[tuple[Path, Path]] = []
+        self._numbers = itertools.count(1)
+        self._content: list[tuple[Path, Path]] = []
+        self._announcements: list[tuple[Path, Path]] = []
+        self._removals: list[Path] = []
         self.changed = False
 
     def stage(self) -> Path:
-        """A new path in the staging area, for the caller to make."""
         self._staging.mkdir(mode=0o700, exist_ok=True)
-        self._count += 1
-        return self._staging / str(self._count)
+        return self._staging / str(next(self._numbers))
 
     def add(self, staged: Path, final: Path) -> None:
-        """Has a staged file, link or directory shown at `final`, in place of what is there. A directory must be one
-        that nobody is served from."""
-        self._pending.append((staged, final))
+        self._content.append((staged, final))
 
     def add_file(self, content: bytes, final: Path) -> None:
-        """Has a small file shown, unless it is there already with the same bytes."""
-        if _content(final) != content:
-            staged = self.stage()
-            write_file(staged, content)
-            self.add(staged, final)
+        if content_of(final) != content:
+            self._content.append((self._written(content), final))
 
     def add_link(self, text: str, final: Path) -> None:
-        """Has a relative link shown. One that leads somewhere already is left as it is."""
         if not final.exists():
-            staged = self.stage()
-            staged.symlink_to(text)
-            self.add(staged, final)
+            self._content.append((self._linked(text), final))
+
+    def add_tree(self, final: Path, fill: Fill, base: Path | None = None) -> None:
+        staged = self.stage()
+        make_directories(staged, self._staging)
+        fill(staged, False)
+        self._content.append((staged, final))
+
+    def announce_file(self, content: bytes, final: Path) -> None:
+        if content_of(final) != content:
+            self._announcements.append((self._written(content), final))
+
+    def announce_link(self, text: str, final: Path) -> None:
+        if not (final.is_symlink() and os.readlink(final) == text):
+            self._announcements.append((self._linked(text), final))
+
+    def remove(self, final: Path) -> None:
+        self._removals.append(final)
+
+    def cut_catalog(self, directory: Path) -> None:
+        """Nothing: a directory has no catalogs."""
 
     def show(self) -> None:
-        """Shows everything by renames, in the order of adding; the last one only when all others are on the disk."""
-        for part in (self._pending[:-1], self._pending[-1:]):
+        """By renames; announcements only when all content is on the disk."""
+        for part in (self._content, self._announcements):
             if part:
                 self._settle()
             for staged, final in part:
-                make_directories(final.parent, self._layout.root)
-                if final.is_dir() and not final.is_symlink():
-                    final.rename(self.stage())
-                staged.rename(final)
-        if self._pending:
+                self._place(staged, final)
+        removed = [final for final in self._removals if os.path.lexists(final)]
+        for final in removed:
+            final.rename(self.stage())
+        if self._content or self._announcements or removed:
             self._settle()
             self.changed = True
-        self._pending.clear()
 
     def clear(self) -> None:
         """Removes what is in the staging area."""
         if self._staging.is_dir():
             remove_tree(self._staging)
 
+    def _written(self, content: bytes) -> Path:
+        staged = self.stage()
+        write_file(staged, content)
+        return staged
+
+    def _linked(self, text: str) -> Path:
+        staged = self.stage()
+        staged.symlink_to(text)
+        return staged
+
+    def _place(self, staged: Path, final: Path) -> None:
+        make_directories(final.parent, self.layout.root)
+        if final.is_dir() and not final.is_symlink():
+            final.rename(self.stage())
+        staged.rename(final)
+
     def _settle(self) -> None:
         """Waits until everything written is on the disk: a rename must never outlive the content it shows. One call
         for all files of an image is far cheaper than an fsync each, and unlike sync() it reports failed writes."""
         if not self._durable:
             return
-        directory = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(self.layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if _LIBC.syncfs(directory) != 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self._layout.root))
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.layout.root))
         finally:
             os.close(directory)
-
-
-@contextmanager
-def begin(layout: Layout, durable: bool = True) -> Iterator[Transaction]:
-    """The transaction that holds the repository's publisher lock, with an empty staging area.
-
-    `durable=False` leaves out waiting for the disk, for repositories that are thrown away. Unavailable where another
-    publisher holds the lock; FailedPrecondition, PermissionDenied or ResourceExhausted where the directory cannot be
-    written.
-    """
-    try:
-        with _locked(layout):
-            transaction = Transaction(layout, durable)
-            transaction.clear()
-            try:
-                yield transaction
-            finally:
-                transaction.clear()
-    except OSError as error:
-        raise _refusal(layout, error) from error
 
 
 def make_directories(directory: Path, root: Path) -> None:
@@ -124,31 +161,19 @@ def write_file(path: Path, content: bytes) -> None:
     path.chmod(0o644)
 
 
-@contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
-    if not layout.root.is_dir():
-        raise FailedPrecondition("repository", str(layout.root), "is not a directory", "make it first")
-    layout.publisher_state.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(layout.publisher_state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            problem = f"is being published to by another publisher, process {holder}"
-            raise Unavailable("repository", str(layout.root), problem, "wait until it has ended") from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _content(path: Path) -> bytes | None:
+def content_of(path: Path) -> bytes | None:
+    """A small file's bytes; None where there is no such file."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _state_of(layout: Layout) -> Path:
+    if not layout.root.is_dir():
+        raise FailedPrecondition("repository", str(layout.root), "is not a directory", "make it first")
+    layout.publisher_state.mkdir(mode=0o700, exist_ok=True)
+    return layout.publisher_state
 
 
 def _refusal(layout: Layout, error: OSError) -> ContractError:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import InvalidArgument
-from cvmfsrepo.layout import Layout, diff_id_target, layer_of_target
+from cvmfsrepo.layout import Layout, diff_id_target, flat_target, layer_of_target
 from cvmfsrepo.oci import Reference
 
 LAYOUT = Layout(Path("/cvmfs/unpacked.cern.ch"))
@@ -77,3 +77,15 @@ def test_link_text_never_raises_another_error(text: str) -> None:
     """Any text is a layer's or InvalidArgument."""
     with pytest.raises(InvalidArgument):
         layer_of_target(text)
+
+
+@pytest.mark.parametrize("text", ["registry.example/debian:12", "localhost:5000/a/b/c", f"host.org/a@sha256:{HEX}"])
+def test_public_link_leads_to_the_flat_tree(text: str) -> None:
+    """An image's public name is its reference as it is written; the link's text, read from there, names the tree."""
+    link = LAYOUT.public_link(Reference.parse(text))
+    assert str(link).startswith(f"/cvmfs/unpacked.cern.ch/{text}")
+    parts = (link.parent / flat_target(Reference.parse(text), LAYER)).parts
+    plain: list[str] = []
+    for part in parts:
+        plain = plain[:-1] if part == ".." else [*plain, part]
+    assert Path(*plain) == LAYOUT.flat(LAYER)

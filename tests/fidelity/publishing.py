@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cvmfsrepo.oci import Platform, Reference
 from cvmfsrepo.tree import Notation
-from publisher import publish as publication
+from publisher.publishing import form as forms
+from publisher.publishing.publish import publish_image
 from publisher.source import open_source
 from tests.images.ocilayout import Image
 
@@ -23,10 +24,10 @@ class Form(Enum):
 
 
 _FORMS = {
-    Form.OVERLAY: publication.Form(),
-    Form.OCI: publication.Form(Notation.OCI),
-    Form.INGESTED: publication.Form(Notation.OCI, as_ingested=True, owner=INGEST_OWNER),
-    Form.DUCC: publication.Form(Notation.OCI, as_ingested=True, owner=INGEST_OWNER, record=False),
+    Form.OVERLAY: forms.Form(),
+    Form.OCI: forms.Form(Notation.OCI),
+    Form.INGESTED: forms.Form(Notation.OCI, as_ingested=True, owner=INGEST_OWNER),
+    Form.DUCC: forms.Form(Notation.OCI, as_ingested=True, owner=INGEST_OWNER, record=False),
 }
 
 
@@ -34,4 +35,4 @@ def publish(image: Image, repository: Path, reference: str, form: Form = Form.OV
     """In this process, without waiting for the disk."""
     repository.mkdir(parents=True, exist_ok=True)
     source = open_source(image.source, Platform("linux", "amd64"))
-    publication.publish_image(source, repository, _FORMS[form], Reference.parse(reference), durable=False)
+    publish_image(source, repository, _FORMS[form], Reference.parse(reference), durable=False)

@@ -11,7 +11,7 @@ from podmanstore.configs import Cache, Fetched
 from podmanstore.gather import Gathered, Terms, gather
 from podmanstore.places import Place
 from podmanstore.values import HeldImage, HeldLayer, Mount
-from publisher.publish import OURS, Form
+from publisher.publishing.form import OURS, Form
 from tests.images.ocilayout import Compression, Image, write_image
 from tests.images.tarlayer import Entry, layer_tar
 from tests.publisher.publishing import publish

@@ -18,7 +18,7 @@ from podmanstore.check import Kind, check_store
 from podmanstore.gather import Terms
 from podmanstore.places import Place
 from podmanstore.values import Mount
-from publisher.publish import Form
+from publisher.publishing.form import Form
 from tests.images.tarlayer import Dir, Entry, File, Opaque, Whiteout
 from tests.podmanstore.repositories import AMD64, DUCC, Registry, Shelf, reference
 from tests.standins import Standin, standin

@@ -15,7 +15,7 @@ import pytest
 
 from cvmfsrepo.oci import Reference
 from podmanstore.cli import STORE
-from publisher.publish import publish_image
+from publisher.publishing.publish import publish_image
 from publisher.source import open_source
 from tests.images.ocilayout import write_image
 from tests.images.tarlayer import Dir, File, Whiteout, layer_tar

@@ -17,7 +17,7 @@ from cvmfsrepo.tree import Notation
 from podmanstore.gather import Terms, gather
 from podmanstore.held import compression_of
 from podmanstore.values import HeldLayer, Mount
-from publisher.publish import Form
+from publisher.publishing.form import Form
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Dir, File, Opaque, Whiteout, layer_tar
 from tests.podmanstore.repositories import AMD64, DUCC, Registry, Shelf, reference

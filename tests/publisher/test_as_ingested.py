@@ -10,7 +10,7 @@ import pytest
 from cvmfsrepo import compare
 from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.tree import Notation, by_path
-from publisher.publish import Form
+from publisher.publishing.form import Form
 from publisher.unpacking.asingested import OWNER
 from tests.images.tarlayer import MTIME_NS, Device, Dir, Fifo, File, Hardlink, Symlink, Whiteout
 from tests.publisher.publishing import make_image, make_repository, publish, publish_layer

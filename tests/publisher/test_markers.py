@@ -12,7 +12,7 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.tree import Notation, decode
 from cvmfsrepo.whiteouts import Markers
-from publisher.publish import Form
+from publisher.publishing.form import Form
 from tests.images.nasty import ALL
 from tests.images.oracle import apply
 from tests.images.tarlayer import Device, Dir, File, Hardlink, Opaque, Whiteout

@@ -12,7 +12,8 @@ from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.repository import Repository
 from cvmfsrepo.tree import Notation, decode
-from publisher.publish import Form, publish_image
+from publisher.publishing.form import Form
+from publisher.publishing.publish import publish_image
 from publisher.source import open_source
 from publisher.unpacking.unpack import unpack
 from tests.images.ocilayout import write_image
@@ -212,7 +213,7 @@ def test_layers_that_cannot_be_published(tmp_path: Path, repository: Path, media
     image = craft_image(tmp_path / "image", Blob(BASE, BASE, mediatype=mediatype))
     with pytest.raises(InvalidArgument, match=words):
         publish(image, repository)
-    assert state(repository) == {}
+    assert state(repository) == {"staged": ()}
 
 
 def test_a_config_with_other_layers_than_the_manifest(tmp_path: Path, repository: Path) -> None:
@@ -290,7 +291,7 @@ def test_nothing_is_shown_when_the_body_fails(
             raise ZeroDivisionError("a bug")
         return unpack(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("publisher.publish.unpack", fails_at_the_second)
+    monkeypatch.setattr("publisher.publishing.staging.unpack", fails_at_the_second)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         publish(image, repository)
     assert state(repository) == {"staged": ()}

@@ -18,7 +18,7 @@ from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.tree import Notation
-from publisher.publish import Form
+from publisher.publishing.form import Form
 from publisher.unpacking.space import FreeSpace
 from publisher.unpacking.unpack import unpack
 from tests.images.nasty import ALL

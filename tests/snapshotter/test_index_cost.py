@@ -9,7 +9,7 @@ import pytest
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.oci import Platform, Reference
-from publisher.publish import publish_image
+from publisher.publishing.publish import publish_image
 from publisher.source import open_source
 from snapshotter.index.store import Index
 from tests import mounting

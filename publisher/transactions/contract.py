@@ -1,0 +1,76 @@
+"""What a publication can do, in whatever kind of repository: all of it becomes visible, or nothing.
+
+A transaction collects what is to change while the repository is read as it was, and `show` makes the change. So an
+error of the body costs the repository nothing. The order in which readers see things:
+
+1. content (`add`, `add_file`, `add_link`, `add_tree`), which nobody finds yet;
+2. announcements (`announce_file`, `announce_link`), which lead readers to content;
+3. removals (`remove`), in the order of the calls: withdraw what leads to content before the content.
+
+A run that is killed between two of these leaves content that nobody finds; the next one goes on with it.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from cvmfsrepo.layout import Layout
+
+Fill = Callable[[Path, bool], None]
+"""Completes the tree of a directory; True where it began as a copy of the base, False where it is empty."""
+
+
+class Transaction(Protocol):
+    """One publication. Paths called `final` are paths of `layout`; `changed` says whether `show` changed anything."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def changed(self) -> bool: ...
+
+    def stage(self) -> Path:
+        """A new path in the staging area, for the caller to make. Safe from several threads."""
+
+    def add(self, staged: Path, final: Path) -> None:
+        """Has a staged file, link or directory shown at `final`, in place of what is there. A directory that is
+        replaced must be one that nobody is served from."""
+
+    def add_file(self, content: bytes, final: Path) -> None:
+        """Has a small file shown, unless it is there already with the same bytes."""
+
+    def add_link(self, text: str, final: Path) -> None:
+        """Has a relative link shown. One that leads somewhere already is left as it is."""
+
+    def add_tree(self, final: Path, fill: Fill, base: Path | None = None) -> None:
+        """Has a directory shown that `fill` completes, from a cheap copy of the shown tree `base` where the repository
+        can make one. `fill` may be called as late as in `show`, and reads only shown and staged content."""
+
+    def announce_file(self, content: bytes, final: Path) -> None:
+        """`add_file` for what leads readers to content."""
+
+    def announce_link(self, text: str, final: Path) -> None:
+        """Has a relative link shown that leads readers to content, in place of one that leads elsewhere."""
+
+    def remove(self, final: Path) -> None:
+        """Has a file, link or directory go; what is not there is passed over."""
+
+    def cut_catalog(self, directory: Path) -> None:
+        """Has a nested catalog begin at a shown or added directory. Only CVMFS has catalogs: elsewhere nothing."""
+
+    def show(self) -> None:
+        """Makes the change, and is called once. Where it raises, the repository is as before, or holds content
+        besides that nobody is led to."""
+
+
+class Target(Protocol):
+    """A repository that can be published to."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def begin(self, wait: float = 0) -> AbstractContextManager[Transaction]:
+        """A transaction with an empty staging area, which holds the repository's publisher lock. Unavailable where
+        another publisher holds it for longer than `wait` seconds, with who it is. What a block does not `show` is
+        thrown away; its errors always propagate."""

@@ -1,0 +1,46 @@
+"""One publisher at a time: a lock that the kernel takes back from whoever dies, with a word about who holds it."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cvmfsrepo.errors import Unavailable
+
+_STEP = 0.2
+"""Seconds between two looks at a lock that is held."""
+
+
+@contextmanager
+def held(path: Path, repository: str, wait: float = 0) -> Iterator[None]:
+    """Holds the lock file `path`, which is made where it is missing, for the block. Unavailable where another process
+    has it for longer than `wait` seconds."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _take(lock, repository, wait)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, repository: str, wait: float) -> None:
+    until = time.monotonic() + wait
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise _taken(lock, repository, wait) from None
+        time.sleep(_STEP)
+
+
+def _taken(lock: int, repository: str, wait: float) -> Unavailable:
+    holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+    problem = f"is being published to by another publisher, process {holder}" + (
+        f", for {wait:g} s now" if wait else ""
+    )
+    return Unavailable("repository", repository, problem, "wait until it has ended")
