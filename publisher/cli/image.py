@@ -1,0 +1,93 @@
+"""`cvmfs-publisher image`: one image."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cvmfsrepo.oci import Reference
+from cvmfsrepo.tree import Notation
+from publisher.cli.shared import chosen_target, must_be_root, repository_option
+from publisher.progress import shown
+from publisher.publishing.form import Form, Order, Refused, Report, Terms
+from publisher.publishing.publish import publish_images
+from publisher.source import open_source, parse_platform
+from publisher.unpacking import asingested
+
+
+@click.command()
+@click.argument("source")
+@repository_option
+@click.option(
+    "--name",
+    metavar="REF",
+    help="Publish under this reference. Otherwise the source's own; of a layout localhost/NAME:TAG.",
+)
+@click.option(
+    "--whiteouts", type=click.Choice([str(n) for n in Notation]), default=str(Notation.OVERLAY), show_default=True,
+    help="How deletions are written: as overlayfs's devices and marks, or raw as DUCC's ingest leaves them.",
+)  # fmt: skip
+@click.option("--platform", default="linux/amd64", show_default=True, metavar="OS/ARCH", help="Image of an index.")
+@click.option("--as-ingested", is_flag=True, help="Lose what an ingest loses (with --whiteouts oci; for tests).")
+@click.option(
+    "--ingest-owner", default="{}:{}".format(*asingested.OWNER), show_default=True, metavar="UID:GID",
+    help="Owner of everything with --as-ingested.",
+)  # fmt: skip
+@click.option("--no-record", is_flag=True, help="Write only what DUCC writes: no tree record, blobs or diff id links.")
+@click.option(
+    "--layers", type=click.IntRange(1, 64), default=Terms().workers, show_default=True, help="Unpacked at a time."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def image(
+    source: str, repository: Path, name: str | None, whiteouts: str, platform: str, as_ingested: bool,
+    ingest_owner: str, no_record: bool, layers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Publish one image.
+
+    SOURCE is an OCI layout, oci:PATH[:REF], or an image in a registry, docker://HOST/NAME[:TAG|@sha256:DIGEST].
+
+    Layers that are there already are neither read nor changed. Nothing of the image is visible before all of it is
+    verified. The same command again finishes what was interrupted.
+    """
+    must_be_root()
+    form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)
+    reference = Reference.parse(name) if name else None
+    opened = open_source(source, parse_platform(platform))
+    with shown(Console(stderr=True)) as listener:
+        order = Order(opened, reference)
+        (outcome,) = publish_images(chosen_target(repository), [order], Terms(form, workers=layers), listener)
+    if isinstance(outcome, Refused):
+        raise outcome.error
+    click.echo(json.dumps(_document(outcome)) if as_json else _text(outcome))
+
+
+def _owner(text: str) -> tuple[int, int]:
+    user, colon, group = text.partition(":")
+    if not colon or not (user.isdecimal() and group.isdecimal()):
+        raise click.BadParameter(f"{text!r} is not UID:GID, both numbers", param_hint="--ingest-owner")
+    return int(user), int(group)
+
+
+def _document(report: Report) -> dict[str, object]:
+    return {
+        "reference": str(report.reference),
+        "manifest": str(report.manifest),
+        "published": [str(digest) for digest in report.published],
+        "present": [str(digest) for digest in report.present],
+        "left_without_record": [str(digest) for digest in report.left],
+        "bytes_read": report.read,
+        "seconds": round(report.seconds, 3),
+        "changed": report.changed,
+    }
+
+
+def _text(report: Report) -> str:
+    done = f"{len(report.published)} layers published ({report.read} bytes in {report.seconds:.1f} s)"
+    lines = [
+        f"{report.reference} ({report.manifest})",
+        f"{done}, {len(report.present) + len(report.left)} already there",
+    ]
+    if report.left:
+        lines.append(f"{len(report.left)} of them are another publisher's, without a tree record: left as they are")
+    return "\n".join(lines)
