@@ -16,6 +16,7 @@ import msgspec
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.contained import holder_of, listed_directory, opened_file
+from cvmfsrepo.contents import FILE_LIMIT, Contents, decode_contents
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound
 from cvmfsrepo.layout import Layout, layer_of_target
@@ -195,6 +196,12 @@ class Repository:
         for registry in _names(self.layout.metadata):
             if registry not in ("blobs", "diffid"):
                 yield from self._walk_registry(registry, self.layout.metadata / registry, "")
+
+    def find_contents(self) -> Contents | None:
+        """What the publisher's index lists, or None where there is none. It may be older than the repository is, see
+        there. DataLoss where it is damaged; OSError where the repository does not answer."""
+        content = self._read_limited(self.layout.index, FILE_LIMIT)
+        return None if content is None else decode_contents(content, str(self.layout.index))
 
     def find_revision(self) -> int | None:
         """The CVMFS revision that is mounted, or None where this is not a CVMFS mount."""

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from cvmfsrepo.contained import holder_of
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, InvalidArgument
+from cvmfsrepo.layersjson import LayersJson, find_layers_json
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.reasons import reason_of
 from cvmfsrepo.repository import Missing, Repository
 from cvmfsrepo.walk import WalkExpired
-from podmanstore.configs import read_small
 from podmanstore.places import Place
 from podmanstore.surround import hide_above, problem_of, white_below
 from podmanstore.values import HeldLayer, Mount
@@ -68,7 +66,7 @@ def _hold(place: Place, mount: Mount, wanted: Wanted, until: float) -> HeldLayer
         diff_id=head.diff_id if head else (said.diff_id or wanted.diff_id).hex,
         target=str(place.seen.layerfs(digest)),
         size=wanted.blob.size,
-        tar_size=said.size,
+        tar_size=said.tar_size,
         compression=compression_of(wanted.blob.mediatype),
         hide=hide_above(outline, mount, shows),
         white=white_below(outline, mount),
@@ -86,34 +84,15 @@ def compression_of(media_type: str) -> int:
     return _COMPRESSIONS.get(kind, _COMPRESSIONS["gzip"])
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    diff_id: Digest | None = None
-    size: int | None = None
-
-
-class _LayersJson(msgspec.Struct, rename="kebab"):
-    diff_digest: str = ""
-    diff_size: int = -1
-
-
-_decode_layers_json = msgspec.json.Decoder(list[_LayersJson]).decode
-
-
-def _said_by_ducc(repository: Repository, digest: Digest) -> _Said:
+def _said_by_ducc(repository: Repository, digest: Digest) -> LayersJson:
     """What the layer's `layers.json` tells of its tar; nothing where it is damaged: it was never verified anyway."""
     try:
-        content = read_small(repository.layout.root, repository.layout.layers_json(digest))
-        found = _decode_layers_json(content or b"[]")
-    except (DataLoss, msgspec.MsgspecError, UnicodeDecodeError):
-        found = []
-    if len(found) != 1:
-        return _Said()
-    size = found[0].diff_size if found[0].diff_size >= 0 else None
-    try:
-        return _Said(Digest.parse(found[0].diff_digest), size)
-    except InvalidArgument:
-        return _Said(None, size)
+        return find_layers_json(repository.layout, digest) or _NOTHING
+    except (DataLoss, InvalidArgument):
+        return _NOTHING
+
+
+_NOTHING = LayersJson(None, None)
 
 
 def _is_in_layer(repository: Repository, digest: Digest, path: bytes) -> bool:

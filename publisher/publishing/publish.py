@@ -5,7 +5,7 @@ running it again. Everything new is unpacked and verified before any of it is sh
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cvmfsrepo.digest import Digest
@@ -16,6 +16,7 @@ from cvmfsrepo.repository import Pointer
 from publisher import ducc
 from publisher.progress import Listener, Silent
 from publisher.publishing.form import OURS, PLAINLY, Form, Order, Refused, Report, Terms
+from publisher.publishing.listing import contents_with, keeping_first, listed_of, read_listed
 from publisher.publishing.staging import Stage, Staged, failure_of
 from publisher.publishing.wanted import WantedImage, WantedLayer
 from publisher.source import Source
@@ -88,6 +89,8 @@ def _add(transaction: Transaction, images: Sequence[WantedImage], staged: Staged
             _add_documents(transaction, image.source)
             _announce_pointer(transaction, image)
         transaction.announce_file(ducc.manifest_json(image.source.manifest), layout.manifest_json(image.reference))
+    if form.record and images:
+        _announce_index(transaction, images, directories)
 
 
 def _origins(images: Iterable[WantedImage]) -> dict[Digest, list[str]]:
@@ -115,6 +118,16 @@ def _add_documents(transaction: Transaction, source: Source) -> None:
 def _announce_pointer(transaction: Transaction, image: WantedImage) -> None:
     pointer = Pointer(Digest.of(image.source.manifest), tuple(map(Digest.of, image.source.indexes)))
     transaction.announce_file(pointer.encode(), transaction.layout.image_pointer(image.reference))
+
+
+def _announce_index(transaction: Transaction, images: Iterable[WantedImage], staged: Mapping[Digest, Path]) -> None:
+    """The list of all images, for nodes."""
+    layout, now = transaction.layout, time.time_ns()
+    listed = read_listed(layout)
+    for image in images:
+        new = listed_of(image, layout, staged)
+        listed[new.reference] = keeping_first(new, listed.get(new.reference))
+    transaction.announce_made(lambda revision: contents_with(listed.values(), revision, now).encode(), layout.index)
 
 
 def _mark_catalogs(layout: Layout, form: Form, images: Iterable[WantedImage]) -> None:

@@ -53,6 +53,10 @@ class Transaction(Protocol):
     def announce_link(self, text: str, final: Path) -> None:
         """Has a relative link shown that leads readers to content, in place of one that leads elsewhere."""
 
+    def announce_made(self, make: Callable[[int | None], bytes], final: Path) -> None:
+        """Has a file shown, last of the announcements, whose content tells the revision that shows it: None in a
+        repository without revisions. Where all else is as it was already, a repository with revisions is left alone."""
+
     def remove(self, final: Path) -> None:
         """Has a file, link or directory go; what is not there is passed over."""
 

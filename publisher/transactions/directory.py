@@ -8,7 +8,7 @@ import ctypes
 import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ class DirectoryTransaction:
         self._numbers = itertools.count(1)
         self._content: list[tuple[Path, Path]] = []
         self._announcements: list[tuple[Path, Path]] = []
+        self._made: list[tuple[Callable[[int | None], bytes], Path]] = []
         self._removals: list[Path] = []
         self.changed = False
 
@@ -91,6 +92,9 @@ class DirectoryTransaction:
         if not (final.is_symlink() and os.readlink(final) == text):
             self._announcements.append((self._linked(text), final))
 
+    def announce_made(self, make: Callable[[int | None], bytes], final: Path) -> None:
+        self._made.append((make, final))
+
     def remove(self, final: Path) -> None:
         self._removals.append(final)
 
@@ -99,6 +103,8 @@ class DirectoryTransaction:
 
     def show(self) -> None:
         """By renames; announcements only when all content is on the disk."""
+        for make, final in self._made:
+            self.announce_file(make(None), final)
         for part in (self._content, self._announcements):
             if part:
                 self._settle()

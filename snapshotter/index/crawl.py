@@ -1,5 +1,7 @@
 """Reads one repository into the index, as far as the index does not know it already.
 
+Where the publisher's own index is of the revision that is mounted, one file tells all (`listed.py`). Otherwise the
+repository is walked:
 Each image is put there with its new layers as soon as it is read, so whatever ends a reading, the next one goes on from
 there. An entry that is malformed is kept with what is wrong with it, and passed over; one that cannot be read now keeps
 what was known of it, and is read again next time. What is not published any more leaves only after a walk that saw
@@ -17,13 +19,19 @@ from cvmfsrepo.errors import ContractError
 from cvmfsrepo.oci import ImageConfig
 from cvmfsrepo.repository import Repository
 from snapshotter.index.database import Database
+from snapshotter.index.listed import read_contents, take
 from snapshotter.index.pace import Pace
-from snapshotter.index.reading import Listing, list_directory, printable, read_config, read_layer, read_manifest
+from snapshotter.index.reading import (
+    MOST_ENTRIES,
+    Listing,
+    list_directory,
+    printable,
+    read_config,
+    read_layer,
+    read_manifest,
+)
 from snapshotter.index.values import ImageFacts, LayerFacts
 from snapshotter.index.writing import Writer
-
-MOST_ENTRIES = 100_000
-"""Entries of one repository: beyond them it is not read."""
 
 _DEEPEST = 32
 _IN_A_ROW = 5
@@ -35,6 +43,10 @@ def crawl(database: Database, repository: Repository, pace: Pace, revision: int 
     incomplete. OSError where the repository is in trouble; all that `Pace.visit` and the database raise."""
     writer = Writer(database, repository.name)
     writer.begin(repository.layout.root, revision)
+    contents = pace.visit(partial(read_contents, repository, revision))
+    if contents is not None:
+        take(writer, contents)
+        return ""
     crawler = _Crawl(writer, repository, pace, revision)
     crawler.read_images()
     crawler.read_doubtful_layers()

@@ -141,10 +141,12 @@ def _connected(name: str, patience: float) -> sqlite3.Connection | None:
     """A connection to an index of this version; None where the database is empty, Damaged where it is another."""
     connection = sqlite3.connect(name, timeout=patience, isolation_level=None, check_same_thread=False, uri=True)
     try:
-        # Tables first: they and the numbers come in one transaction, which may be committed between two of these.
+        # One snapshot for all three: the tables and the numbers may be committed between two of these.
+        connection.execute("BEGIN")
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("ROLLBACK")
         if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
             return connection
         if (application, version, tables) != (0, 0, 0):

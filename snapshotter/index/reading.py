@@ -7,13 +7,11 @@ For a new image two files are opened, its manifest and its config; for a new lay
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
-
-import msgspec
 
 from cvmfsrepo.contained import holder_of, listed_directory, opened_file
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, DataLoss, InvalidArgument
+from cvmfsrepo.layersjson import find_layers_json
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import ImageConfig, Reference, parse_config, parse_manifest
 from cvmfsrepo.repository import Repository
@@ -22,12 +20,14 @@ from snapshotter.index.values import ImageFacts, LayerFacts
 MOST_NAMES = 100_000
 """Names in one directory: more are not looked at."""
 
+MOST_ENTRIES = 100_000
+"""Entries of one repository: beyond them it is not read."""
+
 MOST_LAYERS = 1_000
 """Of one image; containerd and overlayfs take a tenth of it."""
 
 _DOCUMENT_LIMIT = 4 << 20
 """Bytes of a manifest or a config, as registries have it."""
-_LAYERS_JSON_LIMIT = 1 << 20
 
 _OURS = frozenset({"blobs", "diffid"})
 _HUB = frozenset({"registry.hub.docker.com", "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
@@ -113,7 +113,7 @@ def read_layer(repository: Repository, digest: Digest, size: int | None) -> Laye
     except ContractError as error:
         problems.append(str(error))
     try:
-        document = _find_layers_json(repository.layout, digest)
+        document = find_layers_json(repository.layout, digest)
     except ContractError as error:
         document = None
         problems.append(str(error))
@@ -137,38 +137,6 @@ def printable(path: PurePosixPath | str) -> str:
     """A path as text that a database takes and that does nothing to a terminal."""
     text = os.fsencode(str(path)).decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-@dataclass(frozen=True, slots=True)
-class _LayersJson:
-    diff_id: Digest | None
-    tar_size: int | None
-
-
-class _LayersJsonEntry(msgspec.Struct):
-    diff_digest: str = msgspec.field(name="diff-digest", default="")
-    diff_size: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = msgspec.field(
-        name="diff-size", default=None
-    )
-
-
-_decode_layers_json = msgspec.json.Decoder(tuple[_LayersJsonEntry, ...]).decode
-
-
-def _find_layers_json(layout: Layout, digest: Digest) -> _LayersJson | None:
-    path = layout.layers_json(digest)
-    try:
-        content = _read(layout.root, path, _LAYERS_JSON_LIMIT)
-        entries = _decode_layers_json(content)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DataLoss("file", str(path), f"does not parse: {error}") from None
-    if len(entries) != 1:
-        raise DataLoss("file", str(path), f"tells of {len(entries)} layers")
-    (entry,) = entries
-    diff_id = Digest.parse(entry.diff_digest, f"diff id in {path}") if entry.diff_digest else None
-    return _LayersJson(diff_id, entry.diff_size)
 
 
 def _stamp(root: Path, path: Path) -> str:

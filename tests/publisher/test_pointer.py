@@ -98,7 +98,7 @@ def test_the_pointer_is_shown_before_the_manifest(
     monkeypatch.setattr(Path, "rename", noted)
     publish(image, reader.layout.root)
     config, manifest, top = (d.removeprefix("sha256:") for d in (image.config, image.manifest, digest(index)))
-    assert shown[-5:] == [config, manifest, top, "image.v1", "manifest.json"]
+    assert shown[-6:] == [config, manifest, top, "image.v1", "manifest.json", "index.v1"]
 
 
 @pytest.mark.root
