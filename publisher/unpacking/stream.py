@@ -10,7 +10,7 @@ import hashlib
 import io
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
 import zstandard
@@ -19,6 +19,7 @@ from isal import igzip
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.oci import Descriptor
+from publisher.unpacking.ahead import Ahead
 
 CHUNK = 1 << 20
 _LARGEST_READ = CHUNK + 512
@@ -77,14 +78,14 @@ class _Readable(Protocol):
 
 class TarBytes:
     """The uncompressed tar of a blob, forward only, in the form that tarfile reads from. `tap` is given each of its
-    bytes once, in pieces, when the reader takes them."""
+    bytes once, in pieces, when the reader takes them. The blob is read ahead by a thread until `close`."""
 
     def __init__(
         self, blob: io.RawIOBase, layer: Digest, tap: Callable[[memoryview], object] = lambda piece: None
     ) -> None:
-        self._source = _decompressed(io.BufferedReader(blob, CHUNK))
         self._layer, self._tap = layer, tap
         self._hash = hashlib.sha256()
+        self._ahead = Ahead(self._hashed(blob))
         self._buffer = memoryview(b"")
         self._position = 0
         self._ended = False
@@ -104,6 +105,10 @@ class TarBytes:
     def size(self) -> int:
         """Bytes of the tar so far."""
         return self._size
+
+    def close(self) -> None:
+        """Reads no more from the blob."""
+        self._ahead.stop()
 
     def tell(self) -> int:
         return self._position
@@ -157,17 +162,22 @@ class TarBytes:
 
     def _fill(self) -> bool:
         if not self._buffer:
-            try:
-                chunk = self._source.read(CHUNK)
-            except _DAMAGE as error:
-                raise DataLoss("layer", str(self._layer), f"does not decompress: {error}", REMEDY) from None
-            self._hash.update(chunk)
+            chunk = self._ahead.take()
             self._size += len(chunk)
             if not chunk and self._position % tarfile.BLOCKSIZE:
                 chunk = bytes(-self._position % tarfile.BLOCKSIZE)
                 self.padded = True
             self._buffer = memoryview(chunk)
         return bool(self._buffer)
+
+    def _hashed(self, blob: io.RawIOBase) -> Iterator[bytes]:
+        try:
+            source = _decompressed(io.BufferedReader(blob, CHUNK))
+            while chunk := source.read(CHUNK):
+                self._hash.update(chunk)
+                yield chunk
+        except _DAMAGE as error:
+            raise DataLoss("layer", str(self._layer), f"does not decompress: {error}", REMEDY) from None
 
 
 def _decompressed(blob: io.BufferedReader) -> _Readable:

@@ -14,7 +14,7 @@ import posixpath
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,11 +64,11 @@ def unpack(
     blob = VerifiedBlob(raw, layer, advance)
     try:
         with Inside(layerfs) as inside, written_to(tar_split, space) as split:
-            tar = TarBytes(blob, layer.digest, split.take)
-            tree = _Tree(inside, tar, layer.digest, space, split)
-            for member in walk_members(tar, layer.digest):
-                tree.add(member)
-            tar.drain_padding()
+            with closing(TarBytes(blob, layer.digest, split.take)) as tar:
+                tree = _Tree(inside, tar, layer.digest, space, split)
+                for member in walk_members(tar, layer.digest):
+                    tree.add(member)
+                tar.drain_padding()
             blob.drain()
             tree.finish(notation)
     except DataLoss:
