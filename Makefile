@@ -2,7 +2,8 @@
 #   make demo       a real containerd runs a real image out of a repository
 #   make test       check, then all tests; as root, for they mount (two at a time)
 #   make test-fast  what needs no root, engines or FUSE (a minute and a half on two cores)
-#   make check      ruff and mypy
+#   make check      ruff, mypy and the links of the documentation
+#   make site       the documentation as a site, in site/
 #   make protos     regenerate the modules below protos/
 #   make bench      ratios against containerd's overlayfs
 #   make clean      remove what the above left; the .venv and .cache/ are kept
@@ -12,7 +13,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test test-fast check protos bench clean
+.PHONY: demo test test-fast check site protos bench clean
 
 $(READY): pyproject.toml requirements.lock tools/make-venv
 	@echo "Preparing $(VENV) (a minute, once) ..."
@@ -34,6 +35,10 @@ check: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet --site-dir build/site
+
+site: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet --site-dir site
 
 protos: $(READY)
 	$(RUN) -m tools.generate_protos
