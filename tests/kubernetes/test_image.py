@@ -2,7 +2,9 @@
 security contexts and mounts, at places of the test's own."""
 
 import json
+import os
 import shutil
+import subprocess
 import tempfile
 import urllib.error
 import urllib.request
@@ -16,8 +18,9 @@ import grpc
 import pytest
 
 from snapshotter.nodelabels.labels import PREFIX
+from tests.engines import debs
 from tests.engines.busybox import push_pause, write_busybox
-from tests.engines.containerd import Proxy
+from tests.engines.containerd import PROXY, Containerd, Proxy
 from tests.engines.cri import Container, Cri, Manifest, Volume
 from tests.engines.registry import Registry
 from tests.engines.test_pod import HANDLER, WithBoth, hits, shared, wait_until
@@ -26,6 +29,7 @@ from tests.images.ocilayout import Image
 from tests.images.tarlayer import File
 from tests.kubernetes import shipped
 from tests.kubernetes.imagebuild import Built, build
+from tests.kubernetes.manual import typed
 from tests.kubernetes.stubapi import NODE, stub_api
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.slow]
@@ -123,10 +127,16 @@ def node(world: World) -> Iterator[Node]:
 
 
 @pytest.fixture
-def cri(world: World, node: Node) -> Iterator[Cri]:
+def containerd(world: World, node: Node) -> Iterator[Containerd]:
     """All images are in the snapshotter but those of the manifest's runtime class."""
     assert shipped.pod()["spec"]["runtimeClassName"] == HANDLER
-    with shared(world.cvmfs), WithBoth("2.1", world.sandbox, node.proxy) as containerd, Cri(containerd.socket) as cri:
+    with shared(world.cvmfs), WithBoth("2.1", world.sandbox, node.proxy) as containerd:
+        yield containerd
+
+
+@pytest.fixture
+def cri(world: World, node: Node, containerd: Containerd) -> Iterator[Cri]:
+    with Cri(containerd.socket) as cri:
         cri.pull(world.program, node.manifest("snapshotter"))
         yield cri
 
@@ -152,8 +162,26 @@ def test_the_pod_serves(world: World, node: Node, cri: Cri) -> None:
         assert set(world.registry.blob_requests(mark)).isdisjoint(world.image.layers)
         assert hits(cri.output(pod)) == set(world.image.layers)
         assert cri.run(world.reference, ["/bin/cat", "/data"]).output == "of the repository\n"
-        cri.remove_image(world.reference)
+        said = json.loads(cri.exec(pod, ["cvmfs-snapshotter", "status", "--json"]).output)
+        assert said["served"]["hits"] == {REPOSITORY: len(world.image.layers)}
         assert cri.end(pod, shipped.pod()["spec"]["terminationGracePeriodSeconds"]) == 0
+
+
+def test_the_way_out(world: World, node: Node, containerd: Containerd, cri: Cri, tmp_path: Path) -> None:
+    """What the manual types on a node that is left: the snapshotter is empty after it, and its pod still there, for its
+    own image is in overlayfs."""
+    program = debs.CONTAINERD[containerd.version].tool("ctr").path
+    (tmp_path / "ctr").write_text(f'#!/bin/sh\nexec "{program}" --address "{containerd.socket}" "$@"\n')
+    (tmp_path / "ctr").chmod(0o755)
+    with node.daemon(cri, world.program) as (pod, _):
+        wait_until(lambda: pulls(cri, world.reference), lambda: cri.output(pod))
+        assert cri.run(world.reference, ["/bin/true"]).exit_code == 0
+        remove, show = (line for line in typed("ctr ") if "-n k8s.io" in line)
+        assert PROXY in show
+        assert len(shell(show, tmp_path).splitlines()) > 1
+        shell(remove, tmp_path)
+        wait_until(lambda: len(shell(show, tmp_path).splitlines()) == 1, lambda: shell(show, tmp_path))
+        assert cri.exec(pod, ["cvmfs-snapshotter", "status"]).exit_code == 0
 
 
 def test_the_label_container(world: World, node: Node, cri: Cri, tmp_path: Path) -> None:
@@ -173,6 +201,13 @@ def test_the_label_container(world: World, node: Node, cri: Cri, tmp_path: Path)
             wait_until(lambda: api.labels.get(label) == "healthy", lambda: cri.output(container))
             assert cri.end(container, 20) == 0
             assert label not in api.labels
+
+
+def shell(line: str, programs: Path) -> str:
+    """What it prints; `programs` come first."""
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(["sh", "-c", line], env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def serving(log: str) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ import yaml
 
 from snapshotter.config import parse
 from tests.engines import debs
+from tests.kubernetes.manual import files
 from tests.kubernetes.shipped import MANIFESTS, NAME, build
 from tests.standins import PROJECT
 
 pytestmark = pytest.mark.engine
 
 _HASH = re.compile(rf"{NAME}-[a-z0-9]{{10}}")
-_MANUAL = PROJECT / "docs" / "kubernetes.md"
 
 
 def kustomized(directory: Path) -> list[dict[str, Any]]:
@@ -38,14 +38,12 @@ def test_the_other_tests_build_the_same(part: str) -> None:
 
 def test_the_manual_s_kustomization(tmp_path: Path) -> None:
     """On top of the shipped one: one image for all containers, other settings, and a name that changes with them."""
-    blocks = re.findall(r"^```(?:yaml|toml)\n(.*?)^```", _MANUAL.read_text(), re.MULTILINE | re.DOTALL)
-    files = {name: text for text in blocks for name in re.findall(r"\A# (\w+\.(?:yaml|toml))\b", text)}
     (tmp_path / "cvmfs-snapshotter").symlink_to(PROJECT)
     directory = tmp_path / "cluster"
     directory.mkdir()
-    for name, text in files.items():
+    for name, text in files().items():
         (directory / name).write_text(text)
-    config = files["config.toml"]
+    config = files()["config.toml"]
     found = kustomized(directory)
     (daemons,) = [each for each in found if each["kind"] == "DaemonSet"]
     images = {each["image"] for each in daemons["spec"]["template"]["spec"]["containers"]}
