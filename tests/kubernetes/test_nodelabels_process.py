@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied
 from snapshotter.nodelabels.cluster import Cluster
 from snapshotter.nodelabels.labels import PREFIX
 from snapshotter.nodelabels.watched import Daemon as Watched
+from snapshotter.web import Page, served_pages
 from tests.kubernetes.stubapi import NODE, TOKEN, StubApi, make_certificate, stub_api
 from tests.snapshotter.daemon import Daemon
 from tests.snapshotter.layers import NAME, HandMade
@@ -158,6 +160,31 @@ def test_the_daemon_is_read_over_its_port(scene: Scene) -> None:
     scene.daemon.kill9()
     with pytest.raises(Unavailable, match="does not answer"):
         Watched(scene.address).states()
+
+
+@pytest.mark.parametrize(
+    ("healthz", "readyz", "state", "said"),
+    [
+        (503, 503, "healthy", "says that its snapshots service does not answer"),
+        (200, 503, "healthy", "is not ready: repository r was not looked at yet"),
+        (200, 503, "open", ""),
+        (200, 200, "healthy", ""),
+    ],
+)
+def test_what_a_daemon_says_of_itself(healthz: int, readyz: int, state: str, said: str) -> None:
+    """A dead one, and one that has not looked at its repositories yet, tell no states; an unready one does."""
+    metric = f'cvmfs_snapshotter_repository_state{{repository="r",state="{state}"}} 1.0\n'
+    pages: dict[str, Page] = {
+        "/healthz": lambda accept: (HTTPStatus(healthz), "text/plain", b""),
+        "/readyz": lambda accept: (HTTPStatus(readyz), "text/plain", b"repository r was not looked at yet\n"),
+        "/metrics": lambda accept: (HTTPStatus.OK, "text/plain", metric.encode()),
+    }
+    with served_pages("127.0.0.1:0", pages) as address:
+        if not said:
+            assert Watched(address).states() == {"r": state}
+            return
+        with pytest.raises(Unavailable, match=said):
+            Watched(address).states()
 
 
 def test_the_labels_of_a_node(scene: Scene, tmp_path: Path) -> None:
