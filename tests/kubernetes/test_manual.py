@@ -72,3 +72,16 @@ def test_links() -> None:
         headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         slugs = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
         assert not anchor or anchor in slugs, (page, anchor)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "no name for the image"), (["--nonsense"], "option '--nonsense': unknown"), (["--base"], "wants a value")],
+)
+def test_what_build_image_does_not_understand(arguments: list[str], said: str) -> None:
+    """Is told in one line, and nothing is built."""
+    done = subprocess.run([PROJECT / "tools" / "build-image", *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("build-image: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
