@@ -28,6 +28,7 @@ COMMANDS = {
     "wait-for": "Waits until a repository holds an image.",
     "backup": "Copies the records to a file.",
     "restore": "Puts a copy of the records in place of the records.",
+    "node-labels": "Labels this node in Kubernetes with its repositories' health.",
     "completion": "Prints what makes a shell complete the commands.",
 }
 """Commands in the order of the help, each with its line there: the help imports none of them."""
@@ -76,6 +77,8 @@ class Commands(click.Group):
                 from snapshotter.cli.backup import backup as found
             case "restore":
                 from snapshotter.cli.backup import restore as found
+            case "node-labels":
+                from snapshotter.cli.node_labels import node_labels as found
             case "completion":
                 from snapshotter.cli.completion import completion as found
             case _:

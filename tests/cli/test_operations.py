@@ -49,11 +49,13 @@ def test_the_page_is_true(place: World, chapter: Chapter) -> None:
 
 
 def test_each_command_is_on_the_page() -> None:
-    """Those of `--help` are typed in some chapter, and stand in the table of all; `serve` is what systemd starts."""
+    """Those of `--help` are typed in some chapter, and stand in the table of all; `serve` is what systemd starts, and
+    `node-labels` Kubernetes."""
     typed = {step.command for chapter in CHAPTERS for step in chapter.steps if isinstance(step, Typed)}
     table = PAGE.read_text().partition("## All commands")[2]
     for name in COMMANDS:
-        assert name == "serve" or any(re.search(rf"\bcvmfs-snapshotter {name}\b", line) for line in typed), name
+        is_started = name in ("serve", "node-labels")
+        assert is_started or any(re.search(rf"\bcvmfs-snapshotter {name}\b", line) for line in typed), name
         assert re.search(rf"^\| `{name}[ `]", table, re.MULTILINE), name
 
 

@@ -46,13 +46,15 @@ class SecurityContext:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a pod of one container may ask for besides its image and command; ``handler`` is its runtime class's. With
-    ``host_users = False`` it runs in a user namespace."""
+    ``host_users = False`` it runs in a user namespace. ``arguments`` are for the image's own entry point, where no
+    command is given."""
 
     volumes: Sequence[Volume] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     security: SecurityContext = SecurityContext()
     handler: str = ""
     host_users: bool = True
+    arguments: Sequence[str] = ()
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -244,6 +246,7 @@ def _container_config(
         metadata=api.ContainerMetadata(name="main"),
         image=api.ImageSpec(image=ref),
         command=command,
+        args=manifest.arguments,
         envs=[api.KeyValue(key=key, value=value) for key, value in manifest.environment.items()],
         mounts=[
             *(api.Mount(container_path=to, host_path=str(path), readonly=True) for path, to in mounts.items()),

@@ -107,8 +107,9 @@ BOOTSTRAP = Packages("bookworm", ("mmdebstrap", "debootstrap"))
 GO = Packages("bookworm", ("golang-go", "golang-github-containerd-containerd-dev"))
 FUSE = Packages("bookworm", ("libfuse2", "fuse3"))
 BUSYBOX = Packages("bookworm", ("busybox-static",), closure=False)
+KUBECTL = Packages("trixie", ("kubectl",), closure=False)
 
-ALL = (*CONTAINERD.values(), RUNC, REGISTRY, SKOPEO, UMOCI, BUILDAH, BOOTSTRAP, GO, FUSE, BUSYBOX)
+ALL = (*CONTAINERD.values(), RUNC, REGISTRY, SKOPEO, UMOCI, BUILDAH, BOOTSTRAP, GO, FUSE, BUSYBOX, KUBECTL)
 
 _PROGRAM_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin")
 

@@ -30,6 +30,7 @@ from tests.engines.registry import Registry
 from tests.fidelity.publishing import publish
 from tests.images.ocilayout import Image
 from tests.images.tarlayer import Dir, File, Whiteout
+from tests.kubernetes import shipped
 from tests.mounting import PROJECT, mounted, standin
 from tests.privilege.asking import reason
 from tests.privilege.confined import privileges
@@ -38,14 +39,9 @@ from tests.snapshotter.layers import NAME, HandMade
 
 pytestmark = [pytest.mark.engine, pytest.mark.root]
 
-CONTEXT = SecurityContext(
-    add=("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"),
-    drop=("ALL",),
-    allow_privilege_escalation=False,
-    read_only_root_filesystem=True,
-    seccomp_runtime_default=True,
-    run_as_user=0,
-)
+CONTEXT = shipped.security_context("snapshotter")
+"""Of the manifest that is shipped."""
+
 BITS = 0b11011
 """The same four, as the kernel counts them."""
 
