@@ -1,8 +1,9 @@
 """Real Apptainer runs a flat tree through its public link: what the image's config says, as Docker would."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from publisher.transactions.directory import DirectoryTarget
 from publisher.unpacking.space import FreeSpace
 from tests.engines import apptainerroot, debs
 from tests.engines.busybox import base_entries
+from tests.engines.podmanroot import HOME
 from tests.engines.podmanspace import Bind, Space, space
 from tests.images.ocilayout import Image, write_image
-from tests.images.tarlayer import File, layer_tar
+from tests.images.tarlayer import Entry, File, layer_tar
 from tests.publisher.publishing import publish
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.slow]
@@ -42,7 +44,7 @@ class Apptainer:
 
     def __call__(self, verb: str, *arguments: str, user: bool = True) -> str:
         who = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"] if user else []
-        home = apptainerroot.HOME if user else "/root"
+        home = HOME if user else "/root"
         clean = ["env", "-i", "PATH=/usr/bin:/bin", f"HOME={home}", "apptainer", "-s", verb]
         command = self.inside.command(*who, *clean, *arguments)
         return debs.Tool(Path(command[0]), {"PATH": "/usr/bin:/bin"}).run(*command[1:])
@@ -60,7 +62,10 @@ def apptainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apptainer]:
     program = debs.BUSYBOX.tool("busybox").path.read_bytes()
     full = [*base_entries(), File("app/show", SHOW, mode=0o755), File("etc/hosts", b"192.0.2.9 own\n")]
     bare = [File("echo", program, mode=0o755)]
-    described = {"full": (full, CONFIG), "bare": (bare, {"Entrypoint": ["/echo", "from", "nothing"]})}
+    described: dict[str, tuple[Sequence[Entry], Mapping[str, Any]]] = {
+        "full": (full, CONFIG),
+        "bare": (bare, {"Entrypoint": ["/echo", "from", "nothing"]}),
+    }
     for name, (entries, config) in described.items():
         ref = f"registry.example/team/{name}:1"
         images[name] = write_image(base / "layouts" / name, [layer_tar(entries)], ref, config=config)
