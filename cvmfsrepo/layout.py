@@ -12,6 +12,7 @@ The tree is DUCC's (unpacked.cern.ch), plus what this project adds under `.metad
     .metadata/blobs/sha256/<ab>/<hex>             ours: manifests, configs and image indexes, byte for byte
     .metadata/diffid/<ab>/<hex>                   ours: relative link to the layer of this diff id
     .metadata/index.v1                            ours: all images and layers in one file
+    .metadata/trees/{flat,chains}/<ab>/<hex>      ours: what a flat tree or chain of our making was made from
     .flat/<ab>/<hex>/                             an image's whole tree for Apptainer, named by its config's digest
     .chains/<ab>/<hex>/                           the tree of an image's lowest layers, named by OCI's chain id
     <registry>/<repo>:<tag>                       public link to the image's flat tree
@@ -94,6 +95,16 @@ class Layout:
 
     def chain(self, chain_id: Digest) -> Path:
         return self.root / ".chains" / chain_id.hex[:2] / chain_id.hex
+
+    @property
+    def tree_marks(self) -> Path:
+        return self.metadata / "trees"
+
+    def flat_mark(self, config: Digest) -> Path:
+        return self.tree_marks / "flat" / config.hex[:2] / config.hex
+
+    def chain_mark(self, chain_id: Digest) -> Path:
+        return self.tree_marks / "chains" / chain_id.hex[:2] / chain_id.hex
 
     def public_link(self, reference: Reference) -> Path:
         return self.root / reference.registry / f"{reference.repository}{reference.suffix}"

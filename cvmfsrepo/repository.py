@@ -194,7 +194,7 @@ class Repository:
         """The references of all published images, sorted by directory. Directories that are not named like an
         image are passed over."""
         for registry in _names(self.layout.metadata):
-            if registry not in ("blobs", "diffid"):
+            if registry not in ("blobs", "diffid", "trees"):
                 yield from self._walk_registry(registry, self.layout.metadata / registry, "")
 
     def find_contents(self) -> Contents | None:

@@ -58,7 +58,7 @@ def root(version: str) -> Path:
     suite = SUITES[version]
     finished = CACHE / f"podman-{version}-{_recipe(suite)}"
     if not finished.is_dir():
-        with _locked(CACHE / f"podman-{version}.lock"):
+        with locked(CACHE / f"podman-{version}.lock"):
             if not finished.is_dir():
                 _build(suite, finished)
     return finished
@@ -108,7 +108,7 @@ def _finish(root: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,0 +1,1 @@
+"""Whole trees: what they are, how they are made, and that Apptainer runs them."""
