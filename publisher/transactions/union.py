@@ -14,6 +14,7 @@ Directories are removed in the transaction as well; `cvmfs_server ingest -d` wou
 
 import itertools
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,18 +45,23 @@ class Server(Protocol):
 
 
 class Marked:
-    """Transactions of the server, with a mark in our state of the one that is ours."""
+    """Transactions of the server that a later run can tell from those of others. Ours holds a file with a random name,
+    which `mark` in our state repeats. It goes right before the publication, which nobody else can come between."""
 
-    def __init__(self, server: Server, mark: Path, warn: Warn) -> None:
-        self._server, self._mark, self._warn = server, mark, warn
+    def __init__(self, server: Server, root: Path, mark: Path, warn: Warn) -> None:
+        self._server, self._root, self._mark, self._warn = server, root, mark, warn
 
     @contextmanager
     def opened(self, wait: float, template: Template | None = None) -> Iterator[None]:
         """Published at the end of the block, aborted where that or the block fails."""
+        token = self._root / f".cvmfs-publisher-{secrets.token_hex(8)}"
+        self._mark.write_text(token.name)
         self._server.open(wait, template)
         try:
-            self._mark.touch(mode=0o600)
+            token.touch()
             yield
+            self._mark.write_text("")
+            token.unlink()
             self._server.publish()
         except BaseException as error:
             self._give_up(error)
@@ -63,16 +69,19 @@ class Marked:
         self._mark.unlink()
 
     def recover(self) -> None:
-        """Aborts what a run of ours left open when it was killed; what carries no mark is somebody else's."""
+        """Aborts what a run of ours left open when it was killed, and nothing of somebody else's."""
         if self._mark.exists():
-            if self._server.is_open():
+            token = self._mark.read_text()
+            if (not token or os.path.lexists(self._root / token)) and self._server.is_open():
                 self._server.abort()
             self._mark.unlink()
 
     def _give_up(self, error: BaseException) -> None:
         """The first error is what propagates; where the abort fails too, the mark stays for the next run."""
         try:
-            self.recover()
+            if self._server.is_open():
+                self._server.abort()
+            self._mark.unlink()
         except ContractError as failure:
             error.add_note(str(failure))
             self._warn(str(failure))
@@ -85,7 +94,7 @@ class CvmfsTransaction:
         self.layout, self._server, self._wait, self._warn = layout, server, wait, warn
         self._staging = state / "staging"
         self._pending = Pending(state / "pending", layout.root)
-        self._marked = Marked(server, state / "transaction", warn)
+        self._marked = Marked(server, layout.root, state / "transaction", warn)
         self._numbers = itertools.count(1)
         self._content: list[tuple[Path, Path]] = []
         self._announcements: list[tuple[Path, Path]] = []
@@ -136,6 +145,7 @@ class CvmfsTransaction:
             self._catalogs.append(directory)
 
     def show(self) -> None:
+        """By one publication, or by three where there are deletions; by none where nothing is to be changed."""
         removals = [final for final in self._removals if os.path.lexists(final)]
         copied, shown = Copied(), False
         if self._content or self._tree or self._catalogs:

@@ -1,6 +1,5 @@
 """A repository on the stand-in, for the block of a test: mounted, published to, looked at, unmounted."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from publisher.transactions.cvmfs import CvmfsTarget
 from tests.cvmfsserver.command import mount
-from tests.mounting import PROJECT, detach
+from tests.mounting import PROJECT, detach, mounts_at
 
 FQRN = "images.example.org"
 
@@ -80,5 +79,5 @@ def cvmfs_repository(directory: Path, include_xattrs: bool = True) -> Iterator[P
     try:
         yield Published(state, root, directory / "scratch", command)
     finally:
-        while os.path.ismount(root):
+        while mounts_at(root):
             detach(root)

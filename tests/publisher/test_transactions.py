@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvmfsrepo.errors import Unavailable
-from publisher.transactions.contract import Target, Transaction
+from publisher.transactions.contract import Fill, Target, Transaction
 from publisher.transactions.directory import DirectoryTarget
 from tests.cvmfsserver.fixture import cvmfs_repository
 
@@ -133,8 +133,11 @@ def test_trees_from_a_base(target: Target) -> None:
             (directory / "base").write_text("base")
         (directory / "more").write_text("more")
 
+    def begin(directory: Path, copied: bool) -> None:
+        (directory / "base").write_text("base")
+
     with target.begin() as transaction:
-        transaction.add_tree(root / "trees/1", lambda directory, _: (directory / "base").write_text("base") and None)
+        transaction.add_tree(root / "trees/1", begin)
         transaction.show()
     with target.begin() as transaction:
         transaction.add_tree(root / "trees/2", fill, root / "trees/1")
@@ -144,6 +147,13 @@ def test_trees_from_a_base(target: Target) -> None:
     for name in ("2", "3"):
         assert {path.name for path in (root / "trees" / name).iterdir()} - {".cvmfscatalog"} == {"base", "more"}
     assert os.listdir(root / "trees/1") == ["base"]
+
+
+def show_failing(transaction: Transaction, fail: Fill) -> None:
+    root = transaction.layout.root
+    transaction.add_tree(root / "trees/2", fail, root / "trees/1")
+    transaction.announce_file(b"x", root / "announced")
+    transaction.show()
 
 
 def test_errors_propagate(target: Target) -> None:
@@ -159,10 +169,8 @@ def test_errors_propagate(target: Target) -> None:
         transaction.add_tree(root / "trees/1", lambda directory, _: None)
         transaction.show()
     before = seen(target)
-    with pytest.raises(Wrong), target.begin() as transaction:
-        transaction.add_tree(root / "trees/2", fail, root / "trees/1")
-        transaction.announce_file(b"x", root / "announced")
-        transaction.show()
+    with target.begin() as transaction, pytest.raises(Wrong):
+        show_failing(transaction, fail)
     assert seen(target) == before
     with target.begin() as transaction:
         transaction.announce_file(b"x", root / "announced")
