@@ -66,6 +66,11 @@ class Pending:
             file.flush()
             os.fsync(file.fileno())
         being_written.rename(self._directory / f"{top}.tar")
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _member(source: bytes, name: str) -> tarfile.TarInfo:

@@ -190,6 +190,18 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path, cvmfs: Published, 
     assert_complete(cvmfs, image)
 
 
+def test_a_run_that_is_killed_as_it_opens(tmp_path: Path, cvmfs: Published) -> None:
+    """Its transaction cannot be told from another's: the next run refuses, and says how to end it."""
+    image = make_image(tmp_path / "image", PLAIN)
+    cvmfs.run("transaction", FQRN)
+    (cvmfs.scratch / FQRN).mkdir(parents=True)
+    (cvmfs.scratch / FQRN / "transaction").write_text(".cvmfs-publisher-0123")
+    with pytest.raises(Unavailable, match=f"end it with cvmfs_server abort -f {FQRN}"):
+        publish(cvmfs, image)
+    assert cvmfs.run("abort", "-f", FQRN).returncode == 0
+    assert publish(cvmfs, image).changed
+
+
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_transaction_that_is_open_after_a_killed_run(tmp_path: Path, cvmfs: Published, ours: bool) -> None:
     """It is aborted if it holds the file that the run put there; else somebody ended ours and opened another."""
