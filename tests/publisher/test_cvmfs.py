@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 
 from cvmfsrepo import xattrs
+from cvmfsrepo.compare import compare
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
-from cvmfsrepo.tree import Notation, decode
+from cvmfsrepo.tree import Entry, Notation, decode
 from publisher.publishing.form import Form, Order, Report, Terms
 from publisher.publishing.publish import publish_images
 from publisher.source import open_source
 from publisher.transactions.cvmfs import CvmfsTarget
+from publisher.transactions.directory import DirectoryTarget
 from tests.cvmfsserver.fixture import FQRN, Published, cvmfs_repository
+from tests.images.nasty import ALL
 from tests.images.nasty_entries import ODD_NAMES, file_capability
-from tests.images.ocilayout import Image
+from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Device, Dir, Fifo, File, Hardlink, Opaque, Symlink, Whiteout, layer_tar
 from tests.mounting import PROJECT
 from tests.publisher.publishing import AMD64, REF, command, make_image
@@ -252,3 +255,28 @@ def test_the_command_line(tmp_path: Path, cvmfs: Published) -> None:
     done = run(*words, *hidden)
     assert (done.returncode, done.stderr) == (0, "")
     assert announced(cvmfs.root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notation", list(Notation))
+def test_all_nasty_layers(tmp_path: Path, cvmfs: Published, notation: Notation) -> None:
+    """Published together, each is as in a plain directory: but for hard links, parts of seconds and long attributes
+    nothing is lost."""
+    orders = []
+    for number, stack in enumerate(ALL.values()):
+        image = write_image(tmp_path / "images" / str(number), stack.tars(), f"registry.example/nasty:{number}")
+        orders.append(Order(open_source(image.source, AMD64)))
+    (tmp_path / "plain").mkdir()
+    terms = Terms(Form(notation), reserve=0)
+    plain = publish_images(DirectoryTarget.at(tmp_path / "plain", durable=False), orders, terms)
+    outcomes = publish_images(cvmfs.target, orders, terms)
+    assert [type(outcome) for outcome in outcomes] == [type(outcome) for outcome in plain]
+    assert cvmfs.revision == 3
+    for expected in sorted((tmp_path / "plain/.layers").glob("*/*/layerfs")):
+        found = cvmfs.root / expected.relative_to(tmp_path / "plain")
+        assert compare(expected, found, ignore=is_known_loss) == [], expected
+
+
+def is_known_loss(entry: Entry, field: str) -> bool:
+    """Times are compared in whole seconds by another test."""
+    return field in ("hard-links", "mtime") or (field == "xattrs" and any(len(v) > 256 for v in entry.xattrs.values()))
