@@ -1,7 +1,7 @@
 """`cvmfs-publisher image`: one image."""
 
 import json
-from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -40,8 +40,8 @@ from publisher.unpacking import asingested
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
-    source: str, repository: Path, name: str | None, whiteouts: str, platform: str, as_ingested: bool,
-    ingest_owner: str, no_record: bool, layers: int, as_json: bool,
+    source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool,
+    ingest_owner: str, no_record: bool, layers: int, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -56,7 +56,7 @@ def image(
     opened = open_source(source, parse_platform(platform))
     with shown(Console(stderr=True)) as listener:
         order = Order(opened, reference)
-        (outcome,) = publish_images(chosen_target(repository), [order], Terms(form, workers=layers), listener)
+        (outcome,) = publish_images(chosen_target(**where), [order], Terms(form, workers=layers), listener)
     if isinstance(outcome, Refused):
         raise outcome.error
     click.echo(json.dumps(_document(outcome)) if as_json else _text(outcome))

@@ -1,18 +1,35 @@
 """What the commands share: their errors as one line and a status, and which repository they write to."""
 
 import os
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import click
 
 from cvmfsrepo.errors import ContractError
 from publisher.transactions.contract import Target
+from publisher.transactions.cvmfs import SCRATCH, CvmfsTarget
 from publisher.transactions.directory import DirectoryTarget
 
-repository_option = click.option(
-    "--repository", required=True, type=click.Path(path_type=Path), help="The repository's root directory."
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+_WHERE = (
+    click.option("--repository", type=_PATH, help="The root of a repository that is a plain directory."),
+    click.option("--cvmfs", metavar="FQRN", help="The CVMFS repository, on the machine that publishes it."),
+    click.option(
+        "--scratch", type=_PATH, default=SCRATCH, show_default=True,
+        help="With --cvmfs: where layers are unpacked, on a local disk.",
+    ),
+    click.option("--cvmfs-root", type=_PATH, hidden=True, envvar="CVMFS_PUBLISHER_ROOT"),
+    click.option("--cvmfs-server", default="cvmfs_server", hidden=True, envvar="CVMFS_PUBLISHER_SERVER"),
+)  # fmt: skip
+
+
+def repository_option(command: _Command) -> _Command:
+    """The options that say where to publish to. The command takes them as `**where`, for `chosen_target`."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_WHERE), command)
 
 
 class Failure(click.ClickException):
@@ -35,9 +52,19 @@ class Group(click.Group):
             raise Failure(f"{where}{error.strerror or error}") from error
 
 
-def chosen_target(repository: Path) -> Target:
-    """The repository that a command was told to write to."""
-    return DirectoryTarget.at(repository)
+def chosen_target(
+    repository: Path | None, cvmfs: str | None, scratch: Path, cvmfs_root: Path | None, cvmfs_server: str
+) -> Target:
+    """The repository that a command was told to write to. UsageError where that is none, or two."""
+    if (repository is None) == (cvmfs is None):
+        raise click.UsageError("give either --repository DIR or --cvmfs FQRN")
+    if repository is not None:
+        return DirectoryTarget.at(repository)
+    return CvmfsTarget.of(cvmfs or "", scratch, root=cvmfs_root, command=cvmfs_server, warn=_warn)
+
+
+def _warn(message: str) -> None:
+    click.echo(f"warning: {' '.join(message.split())}", err=True)
 
 
 def must_be_root() -> None:

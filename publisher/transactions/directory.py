@@ -47,7 +47,7 @@ class DirectoryTarget:
                     with suppress(OSError):  # what stays is cleared by the next one
                         transaction.clear()
         except OSError as error:
-            raise _refusal(self.layout, error) from error
+            raise refusal(self.layout, error) from error
 
 
 class DirectoryTransaction:
@@ -182,7 +182,8 @@ def _state_of(layout: Layout) -> Path:
     return layout.publisher_state
 
 
-def _refusal(layout: Layout, error: OSError) -> ContractError:
+def refusal(layout: Layout, error: OSError) -> ContractError:
+    """A failure of the disk in the project's words."""
     problem = f"cannot be written: {error.strerror}" + (f": {error.filename}" if error.filename else "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceExhausted("repository", str(layout.root), problem, "free some space")
