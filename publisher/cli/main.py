@@ -6,6 +6,8 @@ import click
 
 from publisher.cli.image import image
 from publisher.cli.shared import Group
+from publisher.cli.status import status
+from publisher.cli.wishlist import wishlist
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def command() -> None:
     """Writes container images into the tree of an unpacked CVMFS repository."""
 
 
-for _command in (image,):
+for _command in (image, wishlist, status):
     command.add_command(_command)
 
 
