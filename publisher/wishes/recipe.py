@@ -110,6 +110,7 @@ class _Reading:
     notes: list[Problem] = field(default_factory=list)
 
     def entries(self, node: yaml.MappingNode, known: Sequence[str]) -> Iterator[tuple[str, yaml.Node]]:
+        """The known keys of a mapping, each once."""
         seen = set[str]()
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else ""
@@ -167,6 +168,7 @@ class _Reading:
         return ()
 
     def options(self, node: yaml.Node | None) -> Options:
+        """What stands below our own key."""
         if node is None:
             return Options()
         if not isinstance(node, yaml.MappingNode):

@@ -1,4 +1,4 @@
-"""One pass over a wish list: what is unchanged costs one request, the rest is published, and every image has an outcome.
+"""One pass over a wish list: what is unchanged costs one request, the rest is published, and each image has an outcome.
 
 A second pass writes nothing into the repository. An image that is no longer wished for stays: only `remove` and
 `collect` take things away.

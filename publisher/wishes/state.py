@@ -18,7 +18,6 @@ from cvmfsrepo.oci import Reference
 from publisher.transactions.lock import held
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
-VERSION = 1
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -35,7 +34,7 @@ class ImageState(msgspec.Struct, frozen=True, kw_only=True):
     `watch` tries again. Times are seconds since 1970."""
 
     reference: str
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     digest: str = ""
     parts: tuple[Part, ...] = ()
     published_at: float = 0
@@ -50,7 +49,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
     recipe: str
     references: tuple[str, ...]
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
 
 
 _decode_image = msgspec.json.Decoder(ImageState).decode

@@ -1,6 +1,8 @@
 """Passes over a wish list, against a registry on the loopback."""
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import StateDirectory
 from publisher.wishes.status import walk_status
 from tests.images.tarlayer import File, layer_tar
-from tests.publisher.publishing import make_image, make_repository, run, state
+from tests.publisher.publishing import command, make_image, make_repository, run, state
 from tests.publisher.wishes.stub import Stub, running
 
 pytestmark = pytest.mark.root
@@ -130,3 +132,24 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     recipe.write_text("version: 1\ninput: [x]\nz: 1\n")
     broken = run("wishlist", str(recipe), "--check")
     assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
+
+
+def test_watch_keeps_the_last_good_recipe_and_ends(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """SIGHUP starts a pass, a broken recipe is told and not used, SIGTERM ends with status 0."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(_recipe(stub, "one:1"))
+    arguments = ("--repository", str(repository), "--state", str(tmp_path / "state"), "--interval", "3000")
+    watching = subprocess.Popen(command("watch", str(recipe), *arguments), stdout=subprocess.PIPE, text=True)
+    try:
+        assert watching.stdout
+        assert "published" in watching.stdout.readline()
+        assert watching.stdout.readline() == "1 of 1 complete\n"
+        recipe.write_text("version: 3\n")
+        watching.send_signal(signal.SIGHUP)
+        assert "the last good recipe is kept" in watching.stdout.readline()
+        assert watching.stdout.readline() == "1 of 1 complete\n"
+        watching.terminate()
+        assert watching.wait(60) == 0
+    finally:
+        watching.kill()
+        watching.communicate()
