@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from cvmfsrepo.digest import Digest
 from tests.images.ocilayout import Image
 
 
 @dataclass(slots=True)
 class Stub:
-    """`images` by `repository:tag`; `statuses` answers what a path contains with a status, `garbage` with nonsense."""
+    """`images` and `indexes` by `repository:tag`; `statuses` answers what a path contains with a status, `garbage` with
+    nonsense."""
 
     address: str = ""
     images: dict[str, Image] = field(default_factory=dict)
+    indexes: dict[str, bytes] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
     garbage: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
@@ -39,6 +42,10 @@ class Stub:
     def _object(self, path: str) -> tuple[int, bytes, str]:
         kind = "/manifests/" if "/manifests/" in path else "/blobs/"
         repository, _, name = path.removeprefix("/v2/").partition(kind)
+        for key, index in self.indexes.items():
+            digest = str(Digest.of(index))
+            if key == f"{repository}:{name}" or (key.startswith(f"{repository}:") and name == digest):
+                return 200, index, digest
         mine = [image for key, image in self.images.items() if key.startswith(f"{repository}:")]
         tagged = self.images.get(f"{repository}:{name}")
         digest = tagged.manifest if tagged else name

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
+from cvmfsrepo.repository import Pointer
 from publisher.transactions.directory import DirectoryTarget
 from publisher.wishes.recipe import parse_recipe
 from publisher.wishes.registries import WishedRegistries
@@ -103,6 +105,29 @@ def test_status_tells_stale_from_wanted(stub: Stub, repository: Path) -> None:
     stub.statuses.clear()
     one_pass(stub, repository, "atlas/*:22*")
     assert [line.word for line in walk_status(known, Layout(repository))] == ["present", "present", "stale"]
+
+
+def test_each_platform_is_published_and_an_unchanged_index_costs_one_request(stub: Stub, repository: Path) -> None:
+    """The first under the image's name, the second under its manifest's digest; both lead to the index."""
+    first, second = stub.images["atlas/a:22.1"], stub.images["atlas/a:21"]
+    entries = [
+        {
+            "digest": image.manifest, "size": image.blob(image.manifest).stat().st_size,
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for image, architecture in ((first, "amd64"), (second, "arm64"))
+    ]  # fmt: skip
+    stub.indexes["atlas/a:both"] = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    text = _recipe(stub, "atlas/a:both") + b"cvmfs-publisher: {platforms: [linux/amd64, linux/arm64]}\n"
+    known, target = StateDirectory.at(repository.parent / "state"), DirectoryTarget.at(repository, durable=False)
+    for word in ("published", "present"):
+        stub.requests.clear()
+        assert [o.word for o in Pass(target, WishedRegistries(), known).run(parse_recipe(text, "r"))] == [word]
+    assert stub.requests == ["HEAD /v2/atlas/a/manifests/both"]
+    index = Digest.of(stub.indexes["atlas/a:both"])
+    for name, image in ((":both", first), (f"@{second.manifest}", second)):
+        path = Layout(repository).image_pointer(Reference.parse(f"{stub.address}/atlas/a{name}"))
+        assert Pointer.parse(path.read_bytes(), "p") == Pointer(Digest.parse(image.manifest), (index,))
 
 
 def test_damaged_state_is_put_aside(stub: Stub, repository: Path) -> None:
