@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
-from publisher.cli.shared import chosen_target, must_be_root, repository_option
+from publisher.cli.shared import Failure, chosen_target, must_be_root, repository_option
 from publisher.progress import shown
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
@@ -38,10 +38,11 @@ from publisher.unpacking import asingested
 @click.option(
     "--layers", type=click.IntRange(1, 64), default=Terms().workers, show_default=True, help="Unpacked at a time."
 )
+@click.option("--flat", is_flag=True, help="Publish its tree for Apptainer, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool,
-    ingest_owner: str, no_record: bool, layers: int, as_json: bool, **where: Any,
+    ingest_owner: str, no_record: bool, layers: int, flat: bool, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -56,10 +57,12 @@ def image(
     opened = open_source(source, parse_platform(platform))
     with shown(Console(stderr=True)) as listener:
         order = Order(opened, reference)
-        (outcome,) = publish_images(chosen_target(**where), [order], Terms(form, workers=layers), listener)
+        (outcome,) = publish_images(chosen_target(**where), [order], Terms(form, workers=layers, flat=flat), listener)
     if isinstance(outcome, Refused):
         raise outcome.error
     click.echo(json.dumps(_document(outcome)) if as_json else _text(outcome))
+    if outcome.problem:
+        raise Failure(outcome.problem)
 
 
 def _owner(text: str) -> tuple[int, int]:
@@ -79,6 +82,7 @@ def _document(report: Report) -> dict[str, object]:
         "bytes_read": report.read,
         "seconds": round(report.seconds, 3),
         "changed": report.changed,
+        "flat": report.flat,
     }
 
 

@@ -6,6 +6,9 @@ import click
 
 from publisher.cli.image import image
 from publisher.cli.shared import Group
+from publisher.cli.status import status
+from publisher.cli.watch import watch
+from publisher.cli.wishlist import wishlist
 
 
 def main() -> None:
@@ -25,7 +28,7 @@ def command() -> None:
     """Writes container images into the tree of an unpacked CVMFS repository."""
 
 
-for _command in (image,):
+for _command in (image, wishlist, watch, status):
     command.add_command(_command)
 
 

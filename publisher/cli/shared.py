@@ -53,9 +53,13 @@ class Group(click.Group):
 
 
 def chosen_target(
-    repository: Path | None, cvmfs: str | None, scratch: Path, cvmfs_root: Path | None, cvmfs_server: str
-) -> Target:
-    """The repository that a command was told to write to. UsageError where that is none, or two."""
+    repository: Path | None, cvmfs: str | None, scratch: Path, cvmfs_root: Path | None, cvmfs_server: str,
+    otherwise: str | None = None,
+) -> Target:  # fmt: skip
+    """The repository that a command was told to write to, or `otherwise` the CVMFS repository of this name. UsageError
+    where that is none, or two."""
+    if repository is None and cvmfs is None:
+        cvmfs = otherwise
     if (repository is None) == (cvmfs is None):
         raise click.UsageError("give either --repository DIR or --cvmfs FQRN")
     if repository is not None:

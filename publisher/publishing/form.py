@@ -36,12 +36,15 @@ OURS = Form()
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What is asked of a publication. `reserve` bytes of the file system stay free (None: a twentieth, at most 1 GiB);
-    `workers` layers are unpacked at a time; `wait` seconds for another publisher to end."""
+    `workers` layers are unpacked at a time; `wait` seconds for another publisher to end. With `flat` images get their
+    trees for Apptainer, in which `linked` says whether files are hard links to those of layers."""
 
     form: Form = OURS
     reserve: int | None = None
     workers: int = 2
     wait: float = 0
+    flat: bool = False
+    linked: bool = False
 
 
 PLAINLY = Terms()
@@ -79,6 +82,8 @@ class Report:
     read: int
     seconds: float
     changed: bool
+    flat: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,14 @@ class Transaction(Protocol):
     @property
     def changed(self) -> bool: ...
 
+    @property
+    def staging(self) -> Path:
+        """The directory in which everything is made: its disk is the one that may become full."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether the repository can make a tree as a copy of another that costs nothing, see `add_tree`."""
+
     def stage(self) -> Path:
         """A new path in the staging area, for the caller to make. Safe from several threads."""
 

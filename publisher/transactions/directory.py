@@ -63,9 +63,17 @@ class DirectoryTransaction:
         self._removals: list[Path] = []
         self.changed = False
 
-    def stage(self) -> Path:
+    @property
+    def staging(self) -> Path:
         self._staging.mkdir(mode=0o700, exist_ok=True)
-        return self._staging / str(next(self._numbers))
+        return self._staging
+
+    @property
+    def copies(self) -> bool:
+        return False
+
+    def stage(self) -> Path:
+        return self.staging / str(next(self._numbers))
 
     def add(self, staged: Path, final: Path) -> None:
         self._content.append((staged, final))

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from cvmfsrepo.errors import ContractError
 from cvmfsrepo.layout import CATALOG_MARKER, Layout
+from cvmfsrepo.repository import Repository
 from publisher.transactions.contract import Fill
 from publisher.transactions.copying import LONGEST_VALUE, Copied
 from publisher.transactions.directory import content_of, make_directories, refusal, write_file
@@ -98,14 +99,23 @@ class CvmfsTransaction:
         self._numbers = itertools.count(1)
         self._content: list[tuple[Path, Path]] = []
         self._announcements: list[tuple[Path, Path]] = []
+        self._made: list[tuple[Callable[[int | None], bytes], Path]] = []
         self._removals: list[Path] = []
         self._catalogs: list[Path] = []
         self._tree: tuple[Path, Path, Fill] | None = None
         self.changed = False
 
-    def stage(self) -> Path:
+    @property
+    def staging(self) -> Path:
         self._staging.mkdir(mode=0o700, exist_ok=True)
-        return self._staging / str(next(self._numbers))
+        return self._staging
+
+    @property
+    def copies(self) -> bool:
+        return True
+
+    def stage(self) -> Path:
+        return self.staging / str(next(self._numbers))
 
     def add(self, staged: Path, final: Path) -> None:
         self._content.append((staged, final))
@@ -137,6 +147,9 @@ class CvmfsTransaction:
         if not (final.is_symlink() and os.readlink(final) == text):
             self._announcements.append((self._linked(text), final))
 
+    def announce_made(self, make: Callable[[int | None], bytes], final: Path) -> None:
+        self._made.append((make, final))
+
     def remove(self, final: Path) -> None:
         self._removals.append(final)
 
@@ -149,15 +162,17 @@ class CvmfsTransaction:
         removals = [final for final in self._removals if os.path.lexists(final)]
         copied, shown = Copied(), False
         if self._content or self._tree or self._catalogs:
+            revision = self._next_revision()
             with self._open(self._template()):
                 self._show_content(copied)
                 if not (held := self._pending.add(copied.held_back)):
-                    self._show_rest(copied, removals)
+                    self._show_rest(copied, removals, revision)
             shown, self.changed = not held, True
             self._pending.complete(self._server.ingest)
         if not shown and (self._announcements or removals):
+            revision = self._next_revision()
             with self._open():
-                self._show_rest(copied, removals)
+                self._show_rest(copied, removals, revision)
             self.changed = True
         self._tell(copied)
 
@@ -195,8 +210,15 @@ class CvmfsTransaction:
         for directory in self._catalogs:
             write_file(directory / CATALOG_MARKER, b"")
 
-    def _show_rest(self, copied: Copied, removals: list[Path]) -> None:
-        for staged, final in self._announcements:
+    def _next_revision(self) -> int | None:
+        """The one that a transaction which is opened now publishes. Somebody else's that is waited for makes it a later
+        one: then what tells of a revision is not believed, and nothing worse."""
+        mounted = Repository(str(self.layout.root), self.layout).find_revision()
+        return None if mounted is None else mounted + 1
+
+    def _show_rest(self, copied: Copied, removals: list[Path], revision: int | None) -> None:
+        made = [(self._written(make(revision)), final) for make, final in self._made]
+        for staged, final in (*self._announcements, *made):
             self._place(staged, final, copied)
         for final in removals:
             _remove(final)

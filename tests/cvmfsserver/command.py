@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cvmfsrepo import xattrs
 from tests.cvmfsserver.storing import ingest, sync_union
 
 
@@ -123,7 +124,8 @@ class Command:
 
 
 def mount(revision: Path, root: Path) -> None:
-    """Read-only, as clients see a repository."""
+    """Read-only, as clients see a repository; `user.revision` tells which it is, as theirs does."""
+    xattrs.write(revision, "user.revision", revision.name.encode())
     _call("mount", "--bind", str(revision), str(root))
     _call("mount", "-o", "remount,bind,ro,nosuid,nodev", str(root))
 

@@ -1,0 +1,80 @@
+"""`cvmfs-publisher wishlist`: one pass over a recipe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from publisher.cli.shared import Failure, chosen_target, must_be_root, repository_option
+from publisher.progress import shown
+from publisher.publishing.form import Terms
+from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
+from publisher.wishes.registries import WishedRegistries
+from publisher.wishes.run import Outcome, Pass
+from publisher.wishes.state import DEFAULT, StateDirectory
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@repository_option
+@click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
+@click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
+@click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
+@click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
+@click.option("--wished", type=click.Path(path_type=Path), help="Write the wanted references here, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
+def wishlist(
+    recipe: Path, state: Path, check: bool, together: int, wait: float, wished: Path | None, as_json: bool,
+    **where: Any,
+) -> None:  # fmt: skip
+    """Publish what a recipe wishes for, once.
+
+    RECIPE is DUCC's YAML, version 1. Images go to its cvmfs_repo, unless --repository or --cvmfs says otherwise. The
+    status is 0 only if every image is complete.
+    """
+    read = read_recipe(recipe)
+    if check:
+        click.echo(f"{recipe}: {len(read.wishes)} wishes, nothing wrong")
+        return
+    must_be_root()
+    target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
+    with shown(Console(stderr=True)) as listener:
+        registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
+        outcomes = Pass(target, registry, known, terms_of(read, wait), together, listener=listener).run(read)
+    for path in known.damaged:
+        click.echo(f"{path}: was damaged and is put aside", err=True)
+    if wished and (wanted := known.wanted()):
+        wished.write_text("".join(f"{name}\n" for name in wanted.references))
+    click.echo(_document(outcomes) if as_json else _text(outcomes))
+    if not all(outcome.is_complete for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe, with its notes on stderr; its problems one a line."""
+    try:
+        recipe = parse_recipe(path.read_bytes(), str(path))
+    except RecipeError as error:
+        for line in error.lines[:-1]:
+            click.echo(f"error: {line}", err=True)
+        raise Failure(error.lines[-1]) from error
+    for note in recipe.notes:
+        click.echo(note, err=True)
+    return recipe
+
+
+def terms_of(recipe: Recipe, wait: float) -> Terms:
+    """How a recipe wants its images: with flat trees, unless it says no."""
+    return Terms(wait=wait, flat=recipe.options.flat is not False)
+
+
+def _document(outcomes: tuple[Outcome, ...]) -> str:
+    return json.dumps([{"image": one.name, "outcome": one.word, "reason": one.reason} for one in outcomes])
+
+
+def _text(outcomes: tuple[Outcome, ...]) -> str:
+    lines = [f"{one.word:<10} {one.name}" + (f"\n           {one.reason}" * bool(one.reason)) for one in outcomes]
+    complete = sum(one.is_complete for one in outcomes)
+    return "\n".join([*lines, f"{complete} of {len(outcomes)} complete"])

@@ -1,0 +1,1 @@
+"""Wish lists: what is wanted in a repository, and passes that bring it there."""

@@ -1,0 +1,58 @@
+"""Wishes -> the images that they mean now. Pure but for the registry that is asked."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import ContractError
+from cvmfsrepo.oci import Platform, Reference
+from publisher.source import Source
+from publisher.wishes.wish import Wish
+
+
+class Registry(Protocol):
+    """What a pass asks of registries. Safe from several threads."""
+
+    def find_digest(self, reference: Reference) -> Digest:
+        """What the tag means now, in one request. NotFound where it means nothing."""
+
+    def list_tags(self, registry: str, repository: str) -> tuple[str, ...]: ...
+
+    def list_repositories(self, registry: str) -> Iterator[str]: ...
+
+    def open(self, reference: Reference, platform: Platform) -> Source:
+        """The image with its manifest and config read and verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """The images that are wanted, each once, and the wishes whose meaning nobody could tell."""
+
+    references: tuple[Reference, ...]
+    failures: tuple[tuple[Wish, ContractError], ...]
+
+
+def expand(wishes: Iterable[Wish], registry: Registry) -> Expansion:
+    """A wish that cannot be expanded keeps no other from it."""
+    references, failures = dict[Reference, None](), list[tuple[Wish, ContractError]]()
+    for wish in wishes:
+        try:
+            references.update(dict.fromkeys(_meant(wish, registry)))
+        except ContractError as error:
+            failures.append((wish, error))
+    return Expansion(tuple(references), tuple(failures))
+
+
+def _meant(wish: Wish, registry: Registry) -> list[Reference]:
+    if wish.reference:
+        return [wish.reference]
+    repositories = [wish.repository]
+    if not wish.names_repository:
+        repositories = [name for name in registry.list_repositories(wish.registry) if wish.wants_repository(name)]
+    return [
+        Reference.parse(f"{wish.registry}/{name}:{tag}")  # names and tags of a registry are as hostile as any
+        for name in sorted(repositories)
+        for tag in sorted(registry.list_tags(wish.registry, name))
+        if wish.wants_tag(tag)
+    ]

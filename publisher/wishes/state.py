@@ -1,0 +1,137 @@
+"""What earlier passes found, on disk and outside of the repository: one file an image, replaced by rename.
+
+Losing it costs one look at each image and nothing else: the repository is the truth.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cvmfsrepo.oci import Reference
+from publisher.transactions.lock import held
+
+DEFAULT = Path("/var/lib/cvmfs-publisher")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One platform of an image: the name that it is published under, and its manifest's digest."""
+
+    platform: str
+    name: str
+    manifest: str
+
+
+class ImageState(msgspec.Struct, frozen=True, kw_only=True):
+    """One image. `digest` is what its name meant in the registry when it was last published whole, "" if never. Where
+    the last attempt failed, `reason` says why, `failed_since` when that began, `attempts` how often, `retry_at` when
+    `watch` tries again. Times are seconds since 1970."""
+
+    reference: str
+    version: Literal[1] = 1
+    digest: str = ""
+    parts: tuple[Part, ...] = ()
+    published_at: float = 0
+    reason: str = ""
+    failed_since: float = 0
+    attempts: int = 0
+    retry_at: float = 0
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the last pass was asked for."""
+
+    recipe: str
+    references: tuple[str, ...]
+    version: Literal[1] = 1
+
+
+_decode_image = msgspec.json.Decoder(ImageState).decode
+_decode_wanted = msgspec.json.Decoder(Wanted).decode
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator."""
+
+    root: Path
+    damaged: list[Path]
+
+    @classmethod
+    def at(cls, root: Path) -> "StateDirectory":
+        (root / "images").mkdir(mode=0o755, parents=True, exist_ok=True)
+        return cls(root, [])
+
+    @contextmanager
+    def locked(self, wait: float = 0) -> Iterator[None]:
+        """One pass at a time. Unavailable where another has it for longer than `wait` seconds."""
+        with held(self.root / "lock", str(self.root), wait):
+            yield
+
+    def find(self, reference: Reference) -> ImageState | None:
+        return self._image(self._path(str(reference)))
+
+    def walk(self) -> Iterator[ImageState]:
+        for path in sorted((self.root / "images").glob("*.json")):
+            if found := self._image(path):
+                yield found
+
+    def write(self, image: ImageState) -> None:
+        _replace(self._path(image.reference), msgspec.json.encode(image))
+
+    def wanted(self) -> Wanted | None:
+        path = self.root / "wanted.json"
+        try:
+            return _decode_wanted(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._put_aside(path)
+            return None
+
+    def write_wanted(self, wanted: Wanted) -> None:
+        if self.wanted() != wanted:
+            _replace(self.root / "wanted.json", msgspec.json.encode(wanted))
+
+    def _path(self, reference: str) -> Path:
+        return self.root / "images" / f"{hashlib.sha256(reference.encode()).hexdigest()}.json"
+
+    def _image(self, path: Path) -> ImageState | None:
+        try:
+            found = _decode_image(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            found = None
+        if found is None or self._path(found.reference) != path:
+            self._put_aside(path)
+            return None
+        return found
+
+    def _put_aside(self, path: Path) -> None:
+        aside = path.with_suffix(".damaged")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:  # somebody else did
+            return
+        self.damaged.append(aside)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(stream.fileno(), 0o644)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

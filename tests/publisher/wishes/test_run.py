@@ -1,0 +1,180 @@
+"""Passes over a wish list, against a registry on the loopback."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.layout import Layout
+from cvmfsrepo.oci import Reference
+from cvmfsrepo.repository import Pointer
+from publisher.transactions.directory import DirectoryTarget
+from publisher.wishes.recipe import parse_recipe
+from publisher.wishes.registries import WishedRegistries
+from publisher.wishes.run import Outcome, Pass
+from publisher.wishes.state import StateDirectory
+from publisher.wishes.status import walk_status
+from tests.images.tarlayer import File, layer_tar
+from tests.publisher.publishing import command, make_image, make_repository, run, state
+from tests.publisher.wishes.stub import Stub, running
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Stub]:
+    names = ("one:1", "atlas/a:22.1", "atlas/a:21", "atlas/b:22.2")
+    images = {
+        name: make_image(tmp_path / f"image{number}", layer_tar([File("f", name.encode())]))
+        for number, name in enumerate(names)
+    }
+    with running(Stub(images=images)) as served:
+        yield served
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make_repository(tmp_path / "repository")
+
+
+def one_pass(stub: Stub, repository: Path, *wishes: str, patient: bool = False) -> list[Outcome]:
+    recipe = parse_recipe(_recipe(stub, *wishes), "r")
+    known = StateDirectory.at(repository.parent / "state")
+    target = DirectoryTarget.at(repository, durable=False)
+    return list(Pass(target, WishedRegistries(), known, patient=patient).run(recipe))
+
+
+def _recipe(stub: Stub, *wishes: str) -> bytes:
+    lines = "".join(f" - 'http://{stub.address}/{wish}'\n" for wish in wishes)
+    return f"version: 1\ninput:\n{lines}".encode()
+
+
+def test_an_unchanged_image_costs_one_request(stub: Stub, repository: Path) -> None:
+    """A HEAD for each, and not a byte of the repository changes."""
+    assert [o.word for o in one_pass(stub, repository, "one:1", "atlas/*:22*")] == ["published"] * 3
+    before = state(repository)
+    stub.requests.clear()
+    assert [o.word for o in one_pass(stub, repository, "one:1", "atlas/a:22.1")] == ["present"] * 2
+    assert sorted(stub.requests) == ["HEAD /v2/atlas/a/manifests/22.1", "HEAD /v2/one/manifests/1"]
+    assert state(repository) == before
+
+
+def test_a_tag_that_moved_and_an_image_that_went_are_published(stub: Stub, repository: Path) -> None:
+    """State alone is not believed: the repository has to show what it says."""
+    one_pass(stub, repository, "one:1")
+    Layout(repository).image_pointer(Reference.parse(f"{stub.address}/one:1")).unlink()
+    assert [o.word for o in one_pass(stub, repository, "one:1")] == ["published"]
+    stub.images["one:1"] = stub.images["atlas/a:21"]
+    assert [o.word for o in one_pass(stub, repository, "one:1")] == ["published"]
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+def test_a_failure_stops_no_other_image(stub: Stub, repository: Path, status: int) -> None:
+    """It has its reason, nothing of it is in the repository, and it is published when the registry gives it."""
+    stub.statuses["/v2/one/"] = status
+    one, other = one_pass(stub, repository, "one:1", "atlas/a:21")
+    assert (one.word, other.word) == ("failed", "published")
+    assert one.reason
+    assert not Layout(repository).image_metadata(Reference.parse(f"{stub.address}/one:1")).exists()
+    assert [o.word for o in one_pass(stub, repository, "one:1", patient=True)] == ["waiting"]
+    stub.statuses.clear()
+    assert [o.word for o in one_pass(stub, repository, "one:1")] == ["published"]
+
+
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+def test_garbage_leaves_the_repository_as_it_was(stub: Stub, repository: Path, part: str) -> None:
+    """Nothing that is not what its digest promises comes in."""
+    one_pass(stub, repository, "atlas/a:21")
+    before = state(repository)
+    stub.garbage.add(f"/v2/one{part}")
+    assert [o.word for o in one_pass(stub, repository, "one:1")] == ["failed"]
+    assert state(repository) == before
+
+
+def test_status_tells_stale_from_wanted(stub: Stub, repository: Path) -> None:
+    """Also after a pattern that nobody could expand: what it meant before is not called stale."""
+    one_pass(stub, repository, "one:1", "atlas/*:22*")
+    stub.statuses["_catalog"] = 500
+    assert one_pass(stub, repository, "atlas/*:22*")[-1].word == "failed"
+    known = StateDirectory.at(repository.parent / "state")
+    assert {line.word for line in walk_status(known, Layout(repository))} == {"present"}
+    stub.statuses.clear()
+    one_pass(stub, repository, "atlas/*:22*")
+    assert [line.word for line in walk_status(known, Layout(repository))] == ["present", "present", "stale"]
+
+
+def test_each_platform_is_published_and_an_unchanged_index_costs_one_request(stub: Stub, repository: Path) -> None:
+    """The first under the image's name, the second under its manifest's digest; both lead to the index."""
+    first, second = stub.images["atlas/a:22.1"], stub.images["atlas/a:21"]
+    entries = [
+        {
+            "digest": image.manifest, "size": image.blob(image.manifest).stat().st_size,
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for image, architecture in ((first, "amd64"), (second, "arm64"))
+    ]  # fmt: skip
+    stub.indexes["atlas/a:both"] = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    text = _recipe(stub, "atlas/a:both") + b"cvmfs-publisher: {platforms: [linux/amd64, linux/arm64]}\n"
+    known, target = StateDirectory.at(repository.parent / "state"), DirectoryTarget.at(repository, durable=False)
+    for word in ("published", "present"):
+        stub.requests.clear()
+        assert [o.word for o in Pass(target, WishedRegistries(), known).run(parse_recipe(text, "r"))] == [word]
+    assert stub.requests == ["HEAD /v2/atlas/a/manifests/both"]
+    index = Digest.of(stub.indexes["atlas/a:both"])
+    for name, image in ((":both", first), (f"@{second.manifest}", second)):
+        path = Layout(repository).image_pointer(Reference.parse(f"{stub.address}/atlas/a{name}"))
+        assert Pointer.parse(path.read_bytes(), "p") == Pointer(Digest.parse(image.manifest), (index,))
+
+
+def test_damaged_state_is_put_aside(stub: Stub, repository: Path) -> None:
+    """And the image is looked at anew."""
+    one_pass(stub, repository, "one:1")
+    known = StateDirectory.at(repository.parent / "state")
+    (path,) = (known.root / "images").glob("*.json")
+    path.write_bytes(b"\xff{")
+    assert known.find(Reference.parse(f"{stub.address}/one:1")) is None
+    assert [aside.name for aside in known.damaged] == [path.with_suffix(".damaged").name]
+    assert [o.word for o in one_pass(stub, repository, "one:1")] == ["present"]
+
+
+def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """Their status is the truth, and --wished is what `collect` may be told."""
+    recipe, wished = tmp_path / "recipe.yaml", tmp_path / "wished"
+    recipe.write_bytes(_recipe(stub, "one:1", "gone:1"))
+    assert run("wishlist", str(recipe), "--check").returncode == 0
+    where = ("--repository", str(repository), "--state", str(tmp_path / "state"), "--json")
+    done = run("wishlist", str(recipe), *where, "--wished", str(wished))
+    assert (done.returncode, [one["outcome"] for one in json.loads(done.stdout)]) == (1, ["published", "failed"])
+    assert wished.read_text().split() == [f"{stub.address}/one:1", f"{stub.address}/gone:1"]
+    assert run("status", *where).returncode == 1
+    recipe.write_bytes(_recipe(stub, "one:1"))
+    assert run("wishlist", str(recipe), *where).returncode == 0
+    assert run("status", *where).returncode == 0
+    recipe.write_text("version: 1\ninput: [x]\nz: 1\n")
+    broken = run("wishlist", str(recipe), "--check")
+    assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
+
+
+def test_watch_keeps_the_last_good_recipe_and_ends(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """SIGHUP starts a pass, a broken recipe is told and not used, SIGTERM ends with status 0."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(_recipe(stub, "one:1"))
+    arguments = ("--repository", str(repository), "--state", str(tmp_path / "state"), "--interval", "3000")
+    watching = subprocess.Popen(command("watch", str(recipe), *arguments), stdout=subprocess.PIPE, text=True)
+    try:
+        assert watching.stdout
+        assert "published" in watching.stdout.readline()
+        assert watching.stdout.readline() == "1 of 1 complete\n"
+        recipe.write_text("version: 3\n")
+        watching.send_signal(signal.SIGHUP)
+        assert "the last good recipe is kept" in watching.stdout.readline()
+        assert watching.stdout.readline() == "1 of 1 complete\n"
+        watching.terminate()
+        assert watching.wait(60) == 0
+    finally:
+        watching.kill()
+        watching.communicate()
