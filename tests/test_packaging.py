@@ -1,9 +1,10 @@
-"""What a user installs: the wheel's content and metadata, and that the declared versions fit one another."""
+"""What a user installs: what wheel and sdist hold and say, and that the declared versions fit one another."""
 
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
@@ -20,19 +21,59 @@ GENERATED = REPOSITORY / "protos/containerd/services/snapshots/v1"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from a copy, for a build leaves directories behind."""
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is built from: a copy, for a build leaves directories behind. It has a .cache, as a working tree has."""
     copy = tmp_path_factory.mktemp("build")
     for path in REPOSITORY.iterdir():
         if path.is_dir() and not path.name.startswith("."):
             shutil.copytree(path, copy / path.name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         elif path.is_file():
             shutil.copy(path, copy / path.name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "out"), str(copy)]
+    (copy / ".cache/debs").mkdir(parents=True)
+    (copy / ".cache/debs/package.py").touch()
+    return copy
+
+
+def built(source: Path, kind: str, target: Path) -> Path:
+    """The one file that a build of `kind` (wheel, sdist) makes in `target`."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = (copy / "out").iterdir()
-    return zipfile.ZipFile(built)
+    (made,) = target.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from the tree."""
+    return zipfile.ZipFile(built(copy, "wheel", tmp_path_factory.mktemp("wheel")))
+
+
+@pytest.fixture(scope="module")
+def unpacked(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, unpacked."""
+    target = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(built(copy, "sdist", tmp_path_factory.mktemp("sdist"))) as archive:
+        archive.extractall(target, filter="data")
+    (top,) = target.iterdir()
+    return top
+
+
+def test_the_sdist_makes_the_same_wheel(unpacked: Path, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Who has the sdist alone builds what we build, byte for byte of every file but the list of them."""
+    again = zipfile.ZipFile(built(unpacked, "wheel", tmp_path))
+    assert set(again.namelist()) == set(wheel.namelist())
+    names = [name for name in wheel.namelist() if not name.endswith("/RECORD")]
+    assert [name for name in names if again.read(name) != wheel.read(name)] == []
+
+
+def test_the_sdist_holds_what_a_packager_needs(unpacked: Path) -> None:
+    """Units, configuration, pages and exact versions; nothing of .cache, and no half of the tests."""
+    files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    tops = ("config", "docs")
+    wanted = {p.relative_to(REPOSITORY).as_posix() for t in tops for p in (REPOSITORY / t).rglob("*") if p.is_file()}
+    assert wanted | {"LICENSE", "CHANGELOG.md", "README.md", "pyproject.toml", "requirements.lock"} <= files
+    assert [name for name in files if name.startswith((".cache", "tests/", "tools/"))] == []
 
 
 def metadata(wheel: zipfile.ZipFile) -> Message:
