@@ -39,10 +39,11 @@ from publisher.unpacking import asingested
     "--layers", type=click.IntRange(1, 64), default=Terms().workers, show_default=True, help="Unpacked at a time."
 )
 @click.option("--flat", is_flag=True, help="Publish its tree for Apptainer, too.")
+@click.option("--take-over", is_flag=True, help="Read layers of another publisher once more, for their records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool,
-    ingest_owner: str, no_record: bool, layers: int, flat: bool, as_json: bool, **where: Any,
+    ingest_owner: str, no_record: bool, layers: int, flat: bool, take_over: bool, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -57,7 +58,8 @@ def image(
     opened = open_source(source, parse_platform(platform))
     with shown(Console(stderr=True)) as listener:
         order = Order(opened, reference)
-        (outcome,) = publish_images(chosen_target(**where), [order], Terms(form, workers=layers, flat=flat), listener)
+        terms = Terms(form, workers=layers, flat=flat, take_over=take_over)
+        (outcome,) = publish_images(chosen_target(**where), [order], terms, listener)
     if isinstance(outcome, Refused):
         raise outcome.error
     click.echo(json.dumps(_document(outcome)) if as_json else _text(outcome))
@@ -78,6 +80,7 @@ def _document(report: Report) -> dict[str, object]:
         "manifest": str(report.manifest),
         "published": [str(digest) for digest in report.published],
         "present": [str(digest) for digest in report.present],
+        "taken_over": [str(digest) for digest in report.taken],
         "left_without_record": [str(digest) for digest in report.left],
         "bytes_read": report.read,
         "seconds": round(report.seconds, 3),
@@ -92,6 +95,8 @@ def _text(report: Report) -> str:
         f"{report.reference} ({report.manifest})",
         f"{done}, {len(report.present) + len(report.left)} already there",
     ]
+    if report.taken:
+        lines.append(f"{len(report.taken)} layers of another publisher taken over: they have their records now")
     if report.left:
         lines.append(f"{len(report.left)} of them are another publisher's, without a tree record: left as they are")
     return "\n".join(lines)

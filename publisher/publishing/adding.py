@@ -21,18 +21,22 @@ def add(
 ) -> None:
     """Everything that the images bring, and then what leads to them."""
     layout = transaction.layout
+    new = {layer.digest: None for image in images for layer in image.missing}
     for digest, origins in _origins(images).items():
-        if digest in directories:
+        if digest in new:
             write_file(directories[digest] / ".metadata" / "origin.json", ducc.origin_json(origins))
         else:
             transaction.add_file(ducc.origin_json(origins), layout.origin_json(digest))
-    for digest in {layer.digest: None for image in images for layer in image.missing}:
+    for digest in new:
         transaction.add(directories[digest], layout.layer(digest))
         if not form.as_ingested:
             transaction.cut_catalog(layout.layer(digest))  # not in layerfs: there it would be a file of every container
+    for digest in {layer.digest: None for image in images for layer in image.left if layer.digest in directories}:
+        _add_beside(transaction, digest, directories[digest] / ".metadata")
     for image in images:
         if form.record:
-            _add_links(transaction, [layer for layer in image.layers if layer not in image.left])
+            left = [layer for layer in image.left if layer.digest not in directories]
+            _add_links(transaction, [layer for layer in image.layers if layer not in left])
             _add_documents(transaction, image.source)
             _announce_pointer(transaction, image)
         transaction.announce_file(ducc.manifest_json(image.source.manifest), layout.manifest_json(image.reference))
@@ -49,6 +53,14 @@ def _origins(images: Iterable[WantedImage]) -> dict[Digest, list[str]]:
             if str(image.manifest.config.digest) not in known:
                 known.append(str(image.manifest.config.digest))
     return origins
+
+
+def _add_beside(transaction: Transaction, layer: Digest, staged: Path) -> None:
+    """What a layer that was taken over gets: the tar-split first, for the record says that it is ours."""
+    layout = transaction.layout
+    for final in (layout.tar_split(layer), layout.tree_record(layer)):
+        if (path := staged / final.name).exists():
+            transaction.add(path, final)
 
 
 def _add_links(transaction: Transaction, layers: list[WantedLayer]) -> None:

@@ -37,7 +37,8 @@ OURS = Form()
 class Terms:
     """What is asked of a publication. `reserve` bytes of the file system stay free (None: a twentieth, at most 1 GiB);
     `workers` layers are unpacked at a time; `wait` seconds for another publisher to end. With `flat` images get their
-    trees for Apptainer, in which `linked` says whether files are hard links to those of layers."""
+    trees for Apptainer, in which `linked` says whether files are hard links to those of layers. With `take_over` layers
+    that another publisher left are read once more, and get their records."""
 
     form: Form = OURS
     reserve: int | None = None
@@ -45,6 +46,7 @@ class Terms:
     wait: float = 0
     flat: bool = False
     linked: bool = False
+    take_over: bool = False
 
 
 PLAINLY = Terms()
@@ -70,15 +72,17 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a publication did for one image: digests of the layers that it `published`, that were `present`, and that
-    are there without a record of ours and were `left` as they are; compressed `read` bytes, and `changed` if anything
-    of the repository was."""
+    """What a publication did for one image: digests of the layers that it `published`, that were `present`, that were
+    `taken` over, and that are there without a record of ours and were `left` as they are; compressed `read` bytes,
+    and `changed` if anything of the repository was; `flat` what became of its flat tree, "" where there is none;
+    `problem` why it was asked for and is not there, or ""."""
 
     reference: Reference
     manifest: Digest
     published: tuple[Digest, ...]
     present: tuple[Digest, ...]
     left: tuple[Digest, ...]
+    taken: tuple[Digest, ...]
     read: int
     seconds: float
     changed: bool

@@ -151,9 +151,12 @@ def _layer(layout: Layout, blob: Descriptor, staged: Path | None) -> ListedLayer
         if staged:
             with (staged / ".metadata" / layout.tree_record(blob.digest).name).open("rb", 0) as record:
                 head = decode_head(record, str(staged))
-            said = parse_layers_json((staged / ".metadata/layers.json").read_bytes(), str(staged))
         else:
             head = Repository(str(layout.root), layout).find_head(blob.digest)
+        document = staged / ".metadata/layers.json" if staged else None
+        if document and document.exists():
+            said = parse_layers_json(document.read_bytes(), str(document))
+        else:
             said = find_layers_json(layout, blob.digest)
     except (ContractError, FileNotFoundError):
         return ListedLayer(_raw(blob.digest), size=blob.size)

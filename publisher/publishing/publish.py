@@ -18,7 +18,7 @@ from publisher.publishing.adding import add
 from publisher.publishing.flats import add_flats
 from publisher.publishing.form import OURS, PLAINLY, Form, Order, Refused, Report, Terms
 from publisher.publishing.staging import Stage, failure_of
-from publisher.publishing.wanted import WantedImage
+from publisher.publishing.wanted import WantedImage, WantedLayer
 from publisher.source import Source
 from publisher.transactions.contract import Target
 from publisher.transactions.directory import DirectoryTarget
@@ -51,7 +51,9 @@ def publish_images(
         if terms.form.as_ingested:
             _mark_catalogs(target.layout, terms.form, complete.values())
         for number, image in complete.items():
-            outcomes[number] = _report(image, time.monotonic() - started, transaction.changed, flats.get(number))
+            taken = [layer for layer in image.left if layer.digest in directories]
+            seconds = time.monotonic() - started
+            outcomes[number] = _report(image, taken, seconds, transaction.changed, flats.get(number))
     return tuple(outcomes[number] for number in range(len(orders)))
 
 
@@ -81,14 +83,18 @@ def _mark_catalogs(layout: Layout, form: Form, images: Iterable[WantedImage]) ->
         asingested.write_catalog_marker(directory, form.owner, time.time_ns())
 
 
-def _report(image: WantedImage, seconds: float, changed: bool, flat: FlatReport | ContractError | None) -> Report:
+def _report(
+    image: WantedImage, taken: Sequence[WantedLayer], seconds: float, changed: bool,
+    flat: FlatReport | ContractError | None,
+) -> Report:  # fmt: skip
     return Report(
         reference=image.reference,
         manifest=Digest.of(image.source.manifest),
         published=tuple(layer.digest for layer in image.missing),
         present=tuple(layer.digest for layer in image.present),
-        left=tuple(layer.digest for layer in image.left),
-        read=sum(layer.blob.size for layer in image.missing),
+        left=tuple(layer.digest for layer in image.left if layer not in taken),
+        taken=tuple(layer.digest for layer in taken),
+        read=sum(layer.blob.size for layer in (*image.missing, *taken)),
         seconds=seconds,
         changed=changed,
         flat=flat.state.value if isinstance(flat, FlatReport) else "",
