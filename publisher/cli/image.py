@@ -82,6 +82,7 @@ def _document(report: Report) -> dict[str, object]:
         "present": [str(digest) for digest in report.present],
         "taken_over": [str(digest) for digest in report.taken],
         "left_without_record": [str(digest) for digest in report.left],
+        "foreign_skipped": [str(digest) for digest in report.foreign],
         "bytes_read": report.read,
         "seconds": round(report.seconds, 3),
         "changed": report.changed,
@@ -99,4 +100,6 @@ def _text(report: Report) -> str:
         lines.append(f"{len(report.taken)} layers of another publisher taken over: they have their records now")
     if report.left:
         lines.append(f"{len(report.left)} of them are another publisher's, without a tree record: left as they are")
+    if report.foreign:
+        lines.append(f"{len(report.foreign)} foreign layers skipped: nodes fetch them from where the manifest says")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import click
 from publisher.cli.image import image
 from publisher.cli.shared import Group
 from publisher.cli.status import status
+from publisher.cli.verify import verify_command
 from publisher.cli.watch import watch
 from publisher.cli.wishlist import wishlist
 
@@ -28,7 +29,7 @@ def command() -> None:
     """Writes container images into the tree of an unpacked CVMFS repository."""
 
 
-for _command in (image, wishlist, watch, status):
+for _command in (image, wishlist, watch, status, verify_command):
     command.add_command(_command)
 
 

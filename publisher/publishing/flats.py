@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError
+from cvmfsrepo.errors import ContractError, FailedPrecondition
 from cvmfsrepo.repository import Repository
 from cvmfsrepo.tree import Record, decode
 from publisher.flat.flat import FlatImage, FlatReport, Flats
@@ -41,6 +41,9 @@ def add_flats(
 
 
 def _attempt(flats: Flats, image: WantedImage) -> FlatReport | ContractError:
+    if image.foreign:
+        problem = f"cannot be made: layer {image.foreign[0]} is foreign, and not in the repository"
+        return FailedPrecondition("flat tree of image", str(image.reference), problem, "publish it without flat tree")
     layers = tuple(blob.digest for blob in image.manifest.layers)
     try:
         return flats.add(FlatImage(image.reference, image.source.config, layers))

@@ -73,7 +73,8 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a publication did for one image: digests of the layers that it `published`, that were `present`, that were
-    `taken` over, and that are there without a record of ours and were `left` as they are; compressed `read` bytes,
+    `taken` over, and that are there without a record of ours and were `left` as they are, and of `foreign` ones, which
+    are skipped; compressed `read` bytes,
     and `changed` if anything of the repository was; `flat` what became of its flat tree, "" where there is none;
     `problem` why it was asked for and is not there, or ""."""
 
@@ -83,6 +84,7 @@ class Report:
     present: tuple[Digest, ...]
     left: tuple[Digest, ...]
     taken: tuple[Digest, ...]
+    foreign: tuple[Digest, ...]
     read: int
     seconds: float
     changed: bool

@@ -94,6 +94,7 @@ def _report(
         present=tuple(layer.digest for layer in image.present),
         left=tuple(layer.digest for layer in image.left if layer not in taken),
         taken=tuple(layer.digest for layer in taken),
+        foreign=image.foreign,
         read=sum(layer.blob.size for layer in (*image.missing, *taken)),
         seconds=seconds,
         changed=changed,

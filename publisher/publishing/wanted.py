@@ -32,7 +32,8 @@ class WantedLayer:
 @dataclass(frozen=True, slots=True)
 class WantedImage:
     """An image, its layers each once, base first, and which of them are `missing`, `present`, or `left`: there, but
-    without a record of ours. `origins` are the configs of the images that are known to use each layer."""
+    without a record of ours. `foreign` ones are not among them: no registry may hand them out. `origins` are the
+    configs of the images that are known to use each layer."""
 
     order: Order
     reference: Reference
@@ -41,6 +42,7 @@ class WantedImage:
     missing: tuple[WantedLayer, ...]
     present: tuple[WantedLayer, ...]
     left: tuple[WantedLayer, ...]
+    foreign: tuple[Digest, ...]
     origins: Mapping[Digest, Sequence[str]]
 
     @property
@@ -63,19 +65,23 @@ class WantedImage:
             missing=tuple(layer for layer in layers if layer not in there),
             present=tuple(layer for layer in there if layer not in left),
             left=tuple(left),
+            foreign=tuple(dict.fromkeys(blob.digest for blob in manifest.layers if is_foreign(blob))),
             origins={layer.digest: ducc.read_origins(layout.origin_json(layer.digest)) for layer in layers},
         )
 
 
 def _layers(manifest: Manifest, config: bytes) -> Iterator[WantedLayer]:
-    """The layers of an image, each once, with the diff ids that the config gives them."""
+    """The layers of an image, each once, with the diff ids that the config gives them; foreign ones are left out."""
     diff_ids = parse_config(config).rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
         problem = f"names {len(diff_ids)} diff ids for {len(manifest.layers)} layers"
         raise InvalidArgument("image config", str(manifest.config.digest), problem, _REBUILD)
     seen: dict[Digest, Digest] = {}
     for blob, diff_id in zip(manifest.layers, diff_ids, strict=True):
-        _check_kind(blob)
+        if "+encrypted" in blob.mediatype:
+            raise InvalidArgument("layer", str(blob.digest), "is encrypted", "publish the image before its encryption")
+        if is_foreign(blob):
+            continue
         if blob.digest not in seen:
             seen[blob.digest] = diff_id
             yield WantedLayer(blob, diff_id)
@@ -84,13 +90,10 @@ def _layers(manifest: Manifest, config: bytes) -> Iterator[WantedLayer]:
             raise InvalidArgument("layer", str(blob.digest), problem, _REBUILD)
 
 
-def _check_kind(blob: Descriptor) -> None:
-    """Refuses layers that no registry may hand out, and encrypted ones."""
-    if "nondistributable" in blob.mediatype or "foreign" in blob.mediatype:
-        problem = f"is a foreign layer ({blob.mediatype}): registries do not hold it, and its licence may forbid copies"
-        raise InvalidArgument("layer", str(blob.digest), problem, "publish an image without foreign layers")
-    if "+encrypted" in blob.mediatype:
-        raise InvalidArgument("layer", str(blob.digest), "is encrypted", "publish the image before its encryption")
+def is_foreign(blob: Descriptor) -> bool:
+    """Whether a layer is one that registries do not hold, and whose licence may forbid copies: a node gets it from
+    where its descriptor says."""
+    return "nondistributable" in blob.mediatype or "foreign" in blob.mediatype
 
 
 def _is_present(layout: Layout, layer: WantedLayer) -> bool:

@@ -203,8 +203,6 @@ def test_a_layer_that_is_there_and_no_directory(tmp_path: Path, repository: Path
 @pytest.mark.parametrize(
     ("mediatype", "words"),
     [
-        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
-        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "foreign"),
         ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
     ],
 )
@@ -295,3 +293,23 @@ def test_nothing_is_shown_when_the_body_fails(
     with pytest.raises(ZeroDivisionError, match="a bug"):
         publish(image, repository)
     assert state(repository) == {"staged": ()}
+
+
+@pytest.mark.parametrize(
+    "mediatype",
+    [
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    ],
+)
+def test_foreign_layers_are_skipped(tmp_path: Path, repository: Path, mediatype: str) -> None:
+    """No registry holds them: they are neither read nor published, and the report names them; the others are there,
+    and so is the manifest with all of them. A second run changes nothing."""
+    image = craft_image(tmp_path / "image", Blob(BASE, BASE, mediatype=mediatype), Blob(TOP, TOP))
+    report = publish(image, repository)
+    assert [str(digest) for digest in report.foreign] == [image.layers[0]]
+    assert [str(digest) for digest in report.published] == [image.layers[1]]
+    assert not Layout(repository).layer(Digest.parse(image.layers[0])).exists()
+    manifest = Repository("test", Layout(repository)).get_image(Reference.parse(REF)).manifest
+    assert [str(layer.digest) for layer in manifest.layers] == list(image.layers)
+    assert not publish(image, repository).changed
