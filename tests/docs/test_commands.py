@@ -25,21 +25,26 @@ _OWN_PATH = re.compile(r"`((?:snapshotter|publisher|podmanstore|cvmfsrepo|tests|
 TYPED_WHOLE: Mapping[str, str] = {
     "docs/operations.md": "tests/cli/test_operations.py",
     "docs/podman.md": "tests/podmanstore/real/test_page.py",
+    "docs/publisher.md": "tests/publisher/test_page.py",
 }
 """Pages whose commands are read from the page itself and typed, with the test that does so."""
 
 ELSEWHERE: Mapping[str, str] = {
-    r"make (test|demo)\b.*": "what CI runs, and tests/demo/test_preflight.py",
+    r"make (test|demo|check)\b.*": "what CI runs, and tests/demo/test_preflight.py",
     r"cvmfs-publisher image docker://docker\.io/\S+ --repository \S+": "tests/publisher/test_source.py",
     r"cvmfs-snapshotter serve --config \S+": "tests/snapshotter/test_config.py",
     r"cvmfs-podmanstore (build --repository \S+|config)": "tests/podmanstore/test_cli.py",
     r"cvmfs-snapshotter image \S+ \| tail -1": "tests/cli/test_operations.py",
     r"cvmfs-snapshotter config containerd": "tests/docs/test_containerd.py",
+    r"\.venv/bin/cvmfs-snapshotter config containerd --containerd-version \S+": "tests/kubernetes/test_manual.py",
+    r"tools/build-image \S+|ctr -n k8s\.io .*": "tests/kubernetes/test_image.py",
 }
 """Patterns of commands that a test runs with other words for hosts and paths, and which test."""
 
 CANNOT_RUN: Mapping[str, str] = {
     r"journalctl -u cvmfs-snapshotter .*": "needs the journal of a node",
+    r"kubectl .*": "needs a cluster; tests/kubernetes/test_manual.py holds the names in them to the manifests",
+    r"buildah push \S+": "needs a registry of the reader's; tests/kubernetes/test_image.py pushes to one of its own",
 }
 """Patterns of commands that no test runs, and why."""
 
