@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from publisher.cli.main import command
+from tests.cvmfsserver.fixture import Published, cvmfs_repository
 from tests.docs.pages import walk_blocks
 from tests.images.ocilayout import write_image
 from tests.images.tarlayer import Dir, File, Hardlink, Whiteout, layer_tar
@@ -30,7 +31,13 @@ def registry(tmp_path: Path) -> Iterator[Stub]:
         yield stub
 
 
-def test_the_page_is_true(registry: Stub, tmp_path: Path) -> None:
+@pytest.fixture
+def cvmfs(tmp_path: Path) -> Iterator[Published]:
+    with cvmfs_repository(tmp_path) as published:
+        yield published
+
+
+def test_the_page_is_true(registry: Stub, cvmfs: Published, tmp_path: Path) -> None:
     """Each command ends with 0, and the image is there afterwards, with its flat tree."""
     repository = tmp_path / "repository"
     repository.mkdir()
@@ -38,6 +45,10 @@ def test_the_page_is_true(registry: Stub, tmp_path: Path) -> None:
     for line in COMMANDS:
         words = shlex.split(line.replace("registry.example.org", registry.address).replace(REPOSITORY, str(repository)))
         assert words[0] == "cvmfs-publisher"
+        if "--cvmfs" in words:
+            words += ["--scratch", str(cvmfs.scratch), "--cvmfs-root", str(cvmfs.root)]
+            words += ["--cvmfs-server", str(cvmfs.command)]
         done = CliRunner().invoke(command, words[1:])
         assert done.exit_code == 0, f"{line}: {done.output}"
+    assert cvmfs.revision > 0
     assert (repository / registry.address / "group/image:1" / "again").is_file()
