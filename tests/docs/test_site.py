@@ -1,6 +1,7 @@
 """The site is the pages of a checkout; a link that leads nowhere breaks its build."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,25 @@ def test_the_site_is_built(copy: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for name in ("index.html", "operations.html", "architecture.html", "config/config.toml", "config/grafana.json"):
         assert (tmp_path / "site" / name).is_file(), name
-    assert "fonts.googleapis" not in (tmp_path / "site/index.html").read_text()
+    assert _asked_hosts(tmp_path / "site") == set()
+
+
+def _asked_hosts(site: Path) -> set[str]:
+    """Of scripts, styles, fonts and pictures; what a reader has to click is another matter."""
+    loaded = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*?(?:src|href)="(?:https?:)?//([^"/]+)')
+    styled = re.compile(r"(?:url\(|@import )[\"']?(?:https?:)?//([^/\"')]+)")
+    pages = {host for page in site.rglob("*.html") for host in loaded.findall(page.read_text())}
+    return pages | {host for sheet in site.rglob("*.css") for host in styled.findall(sheet.read_text())}
+
+
+def test_make_builds_it_as_the_tests_do() -> None:
+    """Strict, and aloud: told to be quiet, mkdocs does not count its warnings, and ends well whatever it finds."""
+    lines = [line for line in (PROJECT / "Makefile").read_text().splitlines() if "mkdocs build" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert "--strict" in line
+        assert "quiet" not in line
+        assert " -q" not in line
 
 
 @pytest.mark.parametrize(
