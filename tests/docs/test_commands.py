@@ -12,7 +12,8 @@ import pytest
 from podmanstore.cli import command as podmanstore
 from publisher.cli.main import command as publisher
 from snapshotter.cli.main import cli as snapshotter
-from tests.docs.pages import PROJECT, typed
+from tests.bench.__main__ import main as bench
+from tests.docs.pages import PROJECT, page_paths, typed
 
 OURS: Mapping[str, click.Command] = {
     "cvmfs-snapshotter": snapshotter,
@@ -26,20 +27,23 @@ TYPED_WHOLE: Mapping[str, str] = {
     "docs/operations.md": "tests/cli/test_operations.py",
     "docs/podman.md": "tests/podmanstore/real/test_page.py",
     "docs/publisher.md": "tests/publisher/test_page.py",
+    "docs/security.md": "tests/docs/test_security_page.py",
 }
 """Pages whose commands are read from the page itself and typed, with the test that does so."""
 
 ELSEWHERE: Mapping[str, str] = {
-    r"make (test|demo|check)\b.*": "what CI runs, and tests/demo/test_preflight.py",
-    r"cvmfs-publisher image docker://docker\.io/\S+ --repository \S+": "tests/publisher/test_source.py",
-    r"cvmfs-snapshotter serve --config \S+": "tests/snapshotter/test_config.py",
+    r"(sudo )?make (test|check)": ".ci/run",
+    r"make (demo|test-fast|protos|bench)": "tests/docs/test_commands.py",
+    r"\.venv/bin/python -m tests\.bench .*": "tests/bench/__main__.py",
+    r"cvmfs-publisher image docker://docker\.io/\S+ --repository \S+": "tests/publisher/test_cli.py",
+    r"cvmfs-snapshotter serve --config \S+": "tests/snapshotter/daemon.py",
     r"cvmfs-podmanstore (build --repository \S+|config)": "tests/podmanstore/test_cli.py",
-    r"cvmfs-snapshotter image \S+ \| tail -1": "tests/cli/test_operations.py",
-    r"cvmfs-snapshotter config containerd": "tests/docs/test_containerd.py",
-    r"\.venv/bin/cvmfs-snapshotter config containerd --containerd-version \S+": "tests/kubernetes/test_manual.py",
-    r"tools/build-image \S+|ctr -n k8s\.io .*": "tests/kubernetes/test_image.py",
+    r"cvmfs-snapshotter image \S+ \| tail -1": "docs/operations.md",
+    r"(\.venv/bin/)?cvmfs-snapshotter config containerd( --containerd-version \S+)?": "tests/docs/test_containerd.py",
+    r"tools/build-image \S+": "tests/kubernetes/imagebuild.py",
+    r"ctr -n k8s\.io (images list|snapshots) .*": "tests/kubernetes/test_image.py",
 }
-"""Patterns of commands that a test runs with other words for hosts and paths, and which test."""
+"""Patterns of commands that a test runs with other words for hosts and paths, and which file says them."""
 
 CANNOT_RUN: Mapping[str, str] = {
     r"journalctl -u cvmfs-snapshotter .*": "needs the journal of a node",
@@ -47,6 +51,8 @@ CANNOT_RUN: Mapping[str, str] = {
     r"buildah push \S+": "needs a registry of the reader's; tests/kubernetes/test_image.py pushes to one of its own",
 }
 """Patterns of commands that no test runs, and why."""
+
+_MAKE = re.compile(r"make (\S+)")
 
 
 def test_every_command_is_run_or_excused() -> None:
@@ -72,6 +78,47 @@ def test_the_tests_that_are_named_exist() -> None:
         word for reason in (*TYPED_WHOLE.values(), *ELSEWHERE.values()) for word in re.findall(r"tests/\S+", reason)
     }
     assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
+@pytest.mark.parametrize("pattern", ELSEWHERE)
+def test_the_file_that_is_named_says_the_command(pattern: str) -> None:
+    """The subcommand and each option of every command that the pattern is for are words of that file: a test that types
+    something else does not excuse it. One that reads what it types from the page (`typed`) says all of it."""
+    text = (PROJECT / ELSEWHERE[pattern]).read_text()
+    lines = {_bare(line) for page, line in typed() if page not in TYPED_WHOLE and re.fullmatch(pattern, _bare(line))}
+    for line in lines if "typed(" not in text else ():
+        words = line.split(" | ")[0].split()
+        told = [word for word in words if word.startswith("--")]
+        if words[0].rsplit("/", 1)[-1] in OURS:
+            told += [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
+        assert [word for word in told if word not in text] == [], line
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in typed() if re.match("(sudo )?make ", line)}))
+def test_targets_of_make_exist(line: str) -> None:
+    """Each is one that the Makefile describes in its first lines and has."""
+    (target,) = _MAKE.findall(_bare(line))
+    text = (PROJECT / "Makefile").read_text()
+    assert re.search(rf"^#   make {target} ", text, re.MULTILINE)
+    assert re.search(rf"^{target}:", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", [line for _, line in typed() if "tests.bench" in line])
+def test_the_bench_is_spelled_right(line: str) -> None:
+    """Options that it takes."""
+    words = shlex.split(_bare(line))[3:]
+    given = [str(PROJECT / word) if word.endswith(".md") else word for word in words]
+    _parse(bench, "tests.bench", given)
+
+
+def test_no_command_hides_in_an_indented_block() -> None:
+    """The tests here see fenced blocks; so nothing that is typed stands in another kind of block."""
+    hidden = []
+    for path in page_paths():
+        prose = re.sub(r"^ *```.*?^ *```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        found = re.findall(r"\n\n {4,}((?:sudo|make|mount|cvmfs-\w+|kubectl|podman|ctr|systemctl|pip)\s\S.*)", prose)
+        hidden += [(path.name, line) for line in found if not path.name.endswith(".part.md")]
+    assert hidden == []
 
 
 @pytest.mark.parametrize("line", sorted({line for _, line in typed() if line.split()[0] in OURS and "$(" not in line}))
