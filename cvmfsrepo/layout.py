@@ -34,6 +34,9 @@ TAR_SPLIT = "tar-split.json.gz"
 IMAGE_POINTER = "image.v1"
 INDEX = "index.v1"
 
+OWN_METADATA = frozenset({"blobs", "diffid", "trees"})
+"""Directories of `.metadata` that are no registries but this project's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -19,7 +19,7 @@ from cvmfsrepo.contained import holder_of, listed_directory, opened_file
 from cvmfsrepo.contents import FILE_LIMIT, Contents, decode_contents
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound
-from cvmfsrepo.layout import Layout, layer_of_target
+from cvmfsrepo.layout import OWN_METADATA, Layout, layer_of_target
 from cvmfsrepo.oci import Manifest, Reference, parse_manifest
 from cvmfsrepo.outline import Outline, outline_of
 from cvmfsrepo.reasons import Reason, reason_of
@@ -194,7 +194,7 @@ class Repository:
         """The references of all published images, sorted by directory. Directories that are not named like an
         image are passed over."""
         for registry in _names(self.layout.metadata):
-            if registry not in ("blobs", "diffid", "trees"):
+            if registry not in OWN_METADATA:
                 yield from self._walk_registry(registry, self.layout.metadata / registry, "")
 
     def find_contents(self) -> Contents | None:

@@ -12,7 +12,7 @@ from cvmfsrepo.contained import holder_of, listed_directory, opened_file
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, DataLoss, InvalidArgument
 from cvmfsrepo.layersjson import find_layers_json
-from cvmfsrepo.layout import Layout
+from cvmfsrepo.layout import OWN_METADATA, Layout
 from cvmfsrepo.oci import ImageConfig, Reference, parse_config, parse_manifest
 from cvmfsrepo.repository import Repository
 from snapshotter.index.values import ImageFacts, LayerFacts
@@ -29,7 +29,6 @@ MOST_LAYERS = 1_000
 _DOCUMENT_LIMIT = 4 << 20
 """Bytes of a manifest or a config, as registries have it."""
 
-_OURS = frozenset({"blobs", "diffid"})
 _HUB = frozenset({"registry.hub.docker.com", "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 
 
@@ -59,7 +58,7 @@ def list_directory(layout: Layout, relative: PurePosixPath) -> Listing:
         return Listing(problem=f"has more than {MOST_NAMES} names")
     if not is_top and ("manifest.json", False) in names:
         return Listing(problem="holds a manifest and is not named like an image")
-    folders = sorted(name for name, is_directory in names if is_directory and not (is_top and name in _OURS))
+    folders = sorted(name for name, is_directory in names if is_directory and not (is_top and name in OWN_METADATA))
     images = tuple(name for name in folders if not is_top and (":" in name or "@" in name))
     return Listing(images, tuple(name for name in folders if name not in images))
 

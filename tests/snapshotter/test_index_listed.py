@@ -151,3 +151,15 @@ def test_a_node_reads_what_the_publisher_wrote(repository: Published) -> None:
     contents = write_index(repository, 5)
     assert Repository("test", Layout(repository.root)).find_contents() == contents
     assert contents.encode() == write_index(repository, 5).encode()
+
+
+def test_what_a_publisher_keeps_beside_images_is_not_walked(
+    repository: Published, mounted: Standin, tmp_path: Path
+) -> None:
+    """Blobs, diff ids and the marks of trees are no registries."""
+    for name in ("blobs", "diffid", "trees"):
+        (repository.layout.metadata / name / "sha256" / "ab").mkdir(parents=True, exist_ok=True)
+    with index_of(tmp_path / "index.sqlite", tmp_path / "mount") as index:
+        _read(index, 1)
+        listed = [path for path, names in mounted.counters().paths.items() if "opendir" in names]
+    assert not [path for path in listed if path.split("/")[2:3] in (["blobs"], ["diffid"], ["trees"])]
