@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from cvmfsrepo.errors import ContractError
-from tests.bench import pulls, report, stores, verbs
+from tests.bench import publications, pulls, report, stores, verbs
 from tests.engines.debs import DebsError
 from tests.engines.process import EngineError
 
@@ -21,11 +21,13 @@ from tests.engines.process import EngineError
 @click.option("--quick", is_flag=True, help="Fewer rounds: two minutes, and numbers of less worth.")
 @click.option("--pull/--no-pull", default=True, help="Pull a Debian image too; needs the network once.")
 @click.option("--store/--no-store", default=True, help="Build the podman store of 1,000 images too.")
+@click.option("--publish/--no-publish", default=True, help="Publish a Debian image too; needs the network once.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the numbers to this file.")
 @click.option("--write", "page", type=click.Path(path_type=Path, exists=True), help="Put the table into this page.")
 @click.option("--below", type=click.Path(path_type=Path), default=Path("/tmp"), show_default=True,
               help="Where the state is kept meanwhile: a disk, or nothing waits for it.")  # fmt: skip
-def main(quick: bool, pull: bool, store: bool, json_path: Path | None, page: Path | None, below: Path) -> None:
+def main(quick: bool, pull: bool, store: bool, publish: bool, json_path: Path | None, page: Path | None,
+         below: Path) -> None:  # fmt: skip
     """Measures the snapshotter against containerd's overlayfs. Both get the same calls by turns; what counts is the
     ratio, not the microseconds."""
     if os.geteuid() != 0:
@@ -42,6 +44,10 @@ def main(quick: bool, pull: bool, store: bool, json_path: Path | None, page: Pat
         if store:
             (directory / "stores").mkdir()
             results += stores.measure(directory / "stores", status.update).results(stores.ROWS)
+        if publish:
+            (directory / "publications").mkdir()
+            samples = publications.measure(directory / "publications", 1 if quick else 3, status.update)
+            results += samples.results(publications.ROWS)
     machine = report.this_machine()
     console.print(report.table(results))
     if json_path:

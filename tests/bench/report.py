@@ -12,7 +12,7 @@ from rich.table import Table
 from tests.bench.samples import Result
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-COLUMNS = ("", "overlayfs", "ours", "ratio", "target", "reached")
+COLUMNS = ("", "peer", "ours", "ratio", "target", "reached")
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ def as_json(results: Sequence[Result], machine: Machine) -> bytes:
     """Seconds and bytes, unrounded."""
     rows = [
         {
-            "name": result.row.name, "unit": result.row.unit, "overlayfs": result.overlayfs, "ours": result.ours,
+            "name": result.row.name, "unit": result.row.unit, "peer": result.peer, "ours": result.ours,
             "ratio": result.ratio, "target": result.row.target, "reached": result.reached,
         }
         for result in results
@@ -94,7 +94,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         wanted.append(f"≤ {_value(target.value, result.row.unit)}")
     return (
         result.row.name,
-        "–" if result.overlayfs is None else _value(result.overlayfs, result.row.unit),
+        "–" if result.peer is None else _value(result.peer, result.row.unit),
         _value(result.ours, result.row.unit),
         "–" if result.ratio is None else f"{result.ratio:.3g}" if result.ratio < 0.1 else f"{result.ratio:.2f}",
         ", ".join(wanted),

@@ -11,7 +11,7 @@ Unit = Literal["s", "B"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a row has to reach: `ratio` of ours to overlayfs at most, or an absolute `value` (s, B) at most."""
+    """What a row has to reach: `ratio` of ours to the peer at most, or an absolute `value` (s, B) at most."""
 
     ratio: float | None = None
     value: float | None = None
@@ -28,10 +28,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row's medians; `ratio` is the median of the rounds' ratios, for both servers had the same machine in one."""
+    """A row's medians, ours and those of what it is measured beside; `ratio` is the median of the rounds' ratios, for
+    both had the same machine in one."""
 
     row: Row
-    overlayfs: float | None
+    peer: float | None
     ours: float
     ratio: float | None
 
@@ -59,6 +60,7 @@ class Samples:
         return [self._result(row) for row in rows if row in self._values]
 
     def _result(self, row: Row) -> Result:
-        ours, overlayfs = self._values[row]["ours"], self._values[row].get("overlayfs", [])
-        ratios = [a / b for a, b in zip(ours, overlayfs, strict=True)] if overlayfs else []
-        return Result(row, median(overlayfs) if overlayfs else None, median(ours), median(ratios) if ratios else None)
+        measured = self._values[row]
+        ours, peer = measured["ours"], next((values for name, values in measured.items() if name != "ours"), [])
+        ratios = [a / b for a, b in zip(ours, peer, strict=True)] if peer else []
+        return Result(row, median(peer) if peer else None, median(ours), median(ratios) if ratios else None)

@@ -26,8 +26,8 @@ def measured() -> Samples:
 def test_the_ratio_is_that_of_the_rounds() -> None:
     """Each round has a ratio, and their median counts: a slow hour of the machine does not."""
     cycle, memory = measured().results([CYCLE, MEMORY, LIST])
-    assert (cycle.overlayfs, cycle.ours, cycle.ratio, cycle.reached) == (0.004, 0.002, 1.0, True)
-    assert (memory.overlayfs, memory.ours, memory.ratio, memory.reached) == (None, 90e6, None, False)
+    assert (cycle.peer, cycle.ours, cycle.ratio, cycle.reached) == (0.004, 0.002, 1.0, True)
+    assert (memory.peer, memory.ours, memory.ratio, memory.reached) == (None, 90e6, None, False)
 
 
 def test_a_row_without_a_target_reaches_nothing() -> None:
