@@ -160,7 +160,7 @@ def _open_registry(text: str, name: str, platform: Platform) -> Source:
     from publisher.registry.blobs import RegistryBlobs  # only who pulls from a registry pays for the client's import
 
     reference = Reference.parse(name)
-    blobs = RegistryBlobs(reference, plain=_is_loopback(reference.registry))
+    blobs = RegistryBlobs(reference, plain=is_loopback(reference.registry))
     manifest, indexes = blobs.read_manifest(reference.digest), tuple[bytes, ...]()
     if is_index(manifest):
         indexes = (manifest,)
@@ -172,7 +172,7 @@ def _config(blobs: Blobs, manifest: bytes) -> bytes:
     return read_document(blobs, parse_manifest(manifest).config, "image config")
 
 
-def _is_loopback(registry: str) -> bool:
+def is_loopback(registry: str) -> bool:
     """Whether a registry is this machine's own: such speak plain HTTP, as for other clients."""
     host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdigit() else registry
     try:

@@ -1,14 +1,18 @@
 """Blobs and manifests of an image in a registry, over the oras client: the only file that touches it.
 
-The client does tokens, Docker's credential files and redirects. Two things of it are not used: its manifests are
-parsed, and we need the bytes that the digest is of; and it retries for two minutes before it says that nobody listens.
+The client does tokens, credential helpers and redirects. Two things of it are not used: its manifests are parsed, and
+we need the bytes that the digest is of; and it retries for two minutes before it says that nobody listens. A registry
+that is busy is asked again a few times (`patience.py`), and a blob that breaks off is asked for from there on.
 """
 
 import io
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import oras.auth
@@ -17,24 +21,33 @@ import oras.provider
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, DataLoss, NotFound, PermissionDenied, Unavailable
 from cvmfsrepo.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Reference
+from publisher.registry.credentials import find_login
+from publisher.registry.patience import USUAL, Patience, Throttled, asked_for, is_passing
 from publisher.unpacking.stream import CHUNK
 
 _MANIFEST_LIMIT = 8 << 20
 _CONNECT_SECONDS, _READ_SECONDS = 15, 120
-_ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
+ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 _DOCKER_HUB = "registry-1.docker.io"
+_RESUMES = 5
+"""Times that one blob may break off."""
+_wait = time.sleep
 
 
 class RegistryBlobs:
     """The blobs of one image's repository. `plain` is HTTP without TLS."""
 
-    def __init__(self, reference: Reference, plain: bool) -> None:
-        self._reference = reference
+    def __init__(self, reference: Reference, plain: bool, patience: Patience = USUAL) -> None:
+        self._reference, self._patience = reference, patience
         host = _DOCKER_HUB if reference.registry == "docker.io" else reference.registry
         scheme = "http" if plain else "https"
         self._base = f"{scheme}://{host}/v2/{reference.repository}"
         self._client = _client(host, plain)
-        with self._told():
+        login = find_login(reference.registry, reference.repository, os.environ, Path.home())
+        if login is not None:
+            self._client.auth._basic_auth = login
+            return
+        with self._told():  # credential helpers are its business
             self._client.auth.load_configs(self._client.get_container(f"{host}/{reference.repository}"))
 
     def read_manifest(self, digest: Digest | None) -> bytes:
@@ -51,26 +64,66 @@ class RegistryBlobs:
     @contextmanager
     def open(self, descriptor: Descriptor) -> Iterator[io.RawIOBase]:
         """The blob as it comes over the wire, not verified."""
-        with self._get(f"blobs/{descriptor.digest}", "blob", str(descriptor.digest)) as body:
+        path, name = f"blobs/{descriptor.digest}", str(descriptor.digest)
+        with self._get(path, "blob", name, partial(self._resumed, path)) as body:
             yield body
 
+    def find_digest(self) -> Digest:
+        """What the reference's tag means now, by one HEAD request, or the manifest where that says nothing of use."""
+        if self._reference.digest:
+            return self._reference.digest
+        tag = str(self._reference.tag)
+        response = self._request(f"manifests/{tag}", "HEAD")
+        try:
+            if response.status_code == 200 and (said := response.headers.get("Docker-Content-Digest")):
+                return Digest.parse(said, "digest of the registry")
+            if response.status_code not in (200, 405, 501):
+                raise self._refusal(response, "manifest", tag)
+        finally:
+            response.close()
+        return Digest.of(self.read_manifest(None))
+
     @contextmanager
-    def _get(self, path: str, thing: str, name: str) -> Iterator[io.RawIOBase]:
+    def _get(
+        self, path: str, thing: str, name: str, resume: "Callable[[int], Any] | None" = None
+    ) -> Iterator[io.RawIOBase]:
+        response = self._request(path)
+        if response.status_code != 200:
+            response.close()
+            raise self._refusal(response, thing, name)
+        with closing(_Body(response, self._lost, resume)) as body:
+            yield body
+
+    def _resumed(self, path: str, offset: int) -> Any:
+        """A response with the rest of a blob, or None where the registry does not give it."""
+        response = self._request(path, headers={"Range": f"bytes={offset}-"})
+        if response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            return response
+        response.close()
+        return None
+
+    def _request(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Any:
+        """The answer, after as many tries as patience allows where it is a passing one."""
+        tried = 0
+        while True:
+            response, tried = self._asked(path, method, dict(headers or {})), tried + 1
+            if not is_passing(response.status_code):
+                return response
+            delay = self._patience.delay(tried, asked_for(response.headers.get("Retry-After")))
+            if delay is None:
+                return response
+            response.close()
+            _wait(delay)
+
+    def _asked(self, path: str, method: str, headers: dict[str, str]) -> Any:
+        url, headers = f"{self._base}/{path}", {"Accept": ACCEPT, **headers}
         with self._told():
-            response = self._request(path)
+            response = self._client.do_request(url, method, headers=dict(headers), stream=True)
             if response.status_code == 401:  # the token may be older than a long publication
                 response.close()
                 self._client.auth.token = None
-                response = self._request(path)
-        try:
-            if response.status_code != 200:
-                raise self._refusal(response, thing, name)
-            yield _Body(response.iter_content(CHUNK), self._lost)
-        finally:
-            response.close()
-
-    def _request(self, path: str) -> Any:
-        return self._client.do_request(f"{self._base}/{path}", "GET", headers={"Accept": _ACCEPT}, stream=True)
+                response = self._client.do_request(url, method, headers=dict(headers), stream=True)
+        return response
 
     def _refusal(self, response: Any, thing: str, name: str) -> ContractError:
         where, status = str(self._reference), f"{response.status_code} {response.reason}"
@@ -79,6 +132,10 @@ class RegistryBlobs:
             return NotFound("image", where, problem, "look at the name and the tag in the registry")
         if response.status_code in (401, 403):
             return self._denied(status)
+        if response.status_code == 429:
+            error = Throttled("image", where, f"cannot be read: the registry asks for patience ({status})", "try later")
+            error.seconds = asked_for(response.headers.get("Retry-After")) or error.seconds
+            return error
         return Unavailable("image", where, f"cannot be read: the registry answered {status}", "try again later")
 
     def _denied(self, detail: object) -> ContractError:
@@ -103,11 +160,16 @@ class RegistryBlobs:
 
 
 class _Body(io.RawIOBase):
-    """A response's content as a readable stream; a broken connection is told by `lost`."""
+    """A response's content as a readable stream. Where the connection breaks, `resume` is asked for the rest; a
+    connection that is broken for good is told by `lost`."""
 
-    def __init__(self, chunks: Iterator[bytes], lost: Callable[[OSError], NoReturn]) -> None:
+    def __init__(
+        self, response: Any, lost: Callable[[OSError], NoReturn], resume: "Callable[[int], Any] | None"
+    ) -> None:
         super().__init__()
-        self._chunks, self._lost, self._rest = chunks, lost, memoryview(b"")
+        self._response, self._lost, self._resume = response, lost, resume
+        self._chunks, self._rest = response.iter_content(CHUNK), memoryview(b"")
+        self._count = self._broken = 0
 
     def readable(self) -> bool:
         return True
@@ -118,14 +180,28 @@ class _Body(io.RawIOBase):
             try:
                 chunk = next(self._chunks, None)
             except OSError as error:
-                self._lost(error)
+                self._go_on(error)
+                continue
             if chunk is None:
                 return 0
             self._rest = memoryview(chunk)
+            self._count += len(chunk)
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+    def close(self) -> None:
+        self._response.close()
+        super().close()
+
+    def _go_on(self, error: OSError) -> None:
+        self._broken += 1
+        rest = self._resume(self._count) if self._resume and self._broken <= _RESUMES else None
+        if rest is None:
+            self._lost(error)
+        self._response.close()
+        self._response, self._chunks = rest, rest.iter_content(CHUNK)
 
 
 def _client(host: str, plain: bool) -> Any:

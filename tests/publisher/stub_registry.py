@@ -16,9 +16,14 @@ LOGIN = base64.b64encode(b"user:word").decode()
 
 @dataclass(slots=True)
 class Behaviour:
-    """`statuses` answers a path's end with a status; blobs are cut or held after so many bytes; `basic` or `token`
-    asks for a login, and `tokens` counts the ones given out."""
+    """`statuses` answers a path's end with a status, `stumbles` as often as it says and then no more, with
+    `retry_after`; blobs are cut (`cuts` times) or held after so many bytes; `ranges` gives the rest of a blob;
+    `basic` or `token` asks for a login, and `tokens` counts the ones given out."""
 
+    stumbles: dict[str, list[int]] = field(default_factory=dict)
+    retry_after: str = ""
+    cuts: int = 1000
+    ranges: bool = False
     statuses: dict[str, int] = field(default_factory=dict)
     cut_after: int | None = None
     hold_after: int | None = None
@@ -71,26 +76,40 @@ def _answers(image: Image, behaviour: Behaviour) -> type[BaseHTTPRequestHandler]
                 self._send(200, b'{"token": "t%d"}' % behaviour.tokens)
                 return
             status = next((s for end, s in behaviour.statuses.items() if self.path.endswith(end)), 200)
+            for end, statuses in behaviour.stumbles.items():
+                status = statuses.pop(0) if statuses and self.path.endswith(end) else status
             path = _find(image, self.path)
             if self._is_stranger():
                 self._send(401, b"{}")
             elif status != 200 or path is None:
                 self._send(status if status != 200 else 404, b'{"errors": [{"message": "as told"}]}')
+            elif behaviour.ranges and (wanted := self.headers.get("Range")):
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                self._send(206, path.read_bytes()[start:], True, start)
             else:
                 self._send(200, path.read_bytes(), "/blobs/" in self.path)
+
+        do_HEAD = do_GET
 
         def _is_stranger(self) -> bool:
             wanted = f"Bearer t{behaviour.tokens}" if behaviour.token else f"Basic {LOGIN}"
             return (behaviour.token or behaviour.basic) and self.headers.get("Authorization") != wanted
 
-        def _send(self, status: int, content: bytes, is_blob: bool = False) -> None:
+        def _send(self, status: int, content: bytes, is_blob: bool = False, start: int = 0) -> None:
             self.send_response(status)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start}-{start + len(content) - 1}/{start + len(content)}")
+            if behaviour.retry_after and status in (429, 503):
+                self.send_header("Retry-After", behaviour.retry_after)
             if status == 401:
                 realm = f'Bearer realm="http://{self.headers["Host"]}/token",service="stub",scope="pull"'
                 self.send_header("WWW-Authenticate", 'Basic realm="stub"' if behaviour.basic else realm)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            cut = behaviour.cut_after if is_blob else None
+            if self.command == "HEAD":
+                return
+            cut = behaviour.cut_after if is_blob and behaviour.cuts > 0 else None
+            behaviour.cuts -= cut is not None
             hold = behaviour.hold_after if is_blob else None
             if hold is not None and len(content) > hold:
                 self.wfile.write(content[:hold])

@@ -1,0 +1,100 @@
+"""Names and passwords for registries, from where podman, skopeo, docker and DUCC look for them.
+
+In this order, the first that has an entry for the image counts; in a file the most exact key does, as
+containers-auth.json(5) has it (`registry/group/image`, `registry/group`, `registry`):
+
+1. DUCC's environment: DUCC_AUTH_REGISTRIES=A,B, and of each DUCC_A_IDENT (the registry), DUCC_A_USER and DUCC_A_PASS;
+2. $REGISTRY_AUTH_FILE;
+3. containers/auth.json below $XDG_RUNTIME_DIR, then below ~/.config;
+4. config.json in $DOCKER_CONFIG or ~/.docker.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from cvmfsrepo.errors import DataLoss
+
+_LIMIT = 1 << 20
+_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/")
+
+
+class _Auth(msgspec.Struct):
+    auth: str = ""
+
+
+class _AuthFile(msgspec.Struct):
+    auths: dict[str, _Auth] = {}
+
+
+_decode = msgspec.json.Decoder(_AuthFile).decode
+
+
+def find_login(registry: str, repository: str, environment: Mapping[str, str], home: Path) -> str | None:
+    """`name:password` in base64, as HTTP's basic authentication has it, or None. DataLoss where a file that comes
+    before does not parse: to go on without it would only look like a wrong password."""
+    if login := _of_ducc(registry, environment):
+        return login
+    for path in auth_files(environment, home):
+        if login := _in_file(path, registry, repository):
+            return login
+    return None
+
+
+def auth_files(environment: Mapping[str, str], home: Path) -> Iterator[Path]:
+    """The files that may hold logins, in their order; they need not be there."""
+    if named := environment.get("REGISTRY_AUTH_FILE"):
+        yield Path(named)
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "containers/auth.json")
+    yield Path(environment.get("XDG_CONFIG_HOME") or home / ".config", "containers/auth.json")
+    yield Path(environment.get("DOCKER_CONFIG") or home / ".docker", "config.json")
+
+
+def _of_ducc(registry: str, environment: Mapping[str, str]) -> str | None:
+    for name in environment.get("DUCC_AUTH_REGISTRIES", "").split(","):
+        prefix = f"DUCC_{name.strip()}_"
+        ident = environment.get(f"{prefix}IDENT", "").removeprefix("https://").removeprefix("http://").rstrip("/")
+        if name.strip() and registry in _spellings(ident):
+            login = f"{environment.get(f'{prefix}USER', '')}:{environment.get(f'{prefix}PASS', '')}"
+            return base64.b64encode(login.encode()).decode()
+    return None
+
+
+def _in_file(path: Path, registry: str, repository: str) -> str | None:
+    try:
+        with path.open("rb") as file:
+            auths = _decode(file.read(_LIMIT)).auths
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataLoss("credentials", str(path), f"does not parse: {error}", "log in again, or remove it") from None
+    for key in _keys(registry, repository):
+        if (found := auths.get(key)) and found.auth:
+            return _checked(found.auth, path, key)
+    return None
+
+
+def _keys(registry: str, repository: str) -> Iterator[str]:
+    """The most exact first; docker wrote registries as addresses once."""
+    parts = repository.split("/")
+    for count in range(len(parts), 0, -1):
+        yield f"{registry}/{'/'.join(parts[:count])}"
+    for spelling in _spellings(registry):
+        yield from (spelling, f"https://{spelling}", f"https://{spelling}/", f"https://{spelling}/v1/")
+
+
+def _spellings(registry: str) -> tuple[str, ...]:
+    return _HUB if registry in _HUB else (registry,)
+
+
+def _checked(login: str, path: Path, key: str) -> str:
+    try:
+        if b":" in base64.b64decode(login, validate=True):
+            return login
+    except binascii.Error:
+        pass
+    raise DataLoss("credentials", str(path), f"have no name:password in base64 for {key!r}", "log in again")
