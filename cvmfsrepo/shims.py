@@ -124,10 +124,10 @@ def _inherited(outline: Outline, below: Below, implied: Iterable[bytes]) -> dict
 
     A setgid directory that the layer itself lists has given its group already, in the tar's order: the record says
     which, and what came before the listing (early). A raw layer without a record has no order: there a listed directory
-    counts as standing before what is in it, as tools write it.
+    counts as standing before what is in it, as tools write it. The root's own entry counts for nothing, as in a pull.
     """
     known, taken = {entry.path: entry for entry in outline.directories}, dict[bytes, Entry]()
-    listed = known if outline.source is Source.WALK else {}
+    listed = {path: entry for path, entry in known.items() if path} if outline.source is Source.WALK else {}
     for path in sorted(implied):
         above = posixpath.dirname(path)
         found, parent = below(path), taken.get(above) or listed.get(above)

@@ -53,6 +53,8 @@ def image(
     verified. The same command again finishes what was interrupted.
     """
     must_be_root()
+    if as_ingested and where["cvmfs"]:
+        raise click.UsageError("--as-ingested is for directories of tests: a CVMFS repository has its own losses")
     form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)
     reference = Reference.parse(name) if name else None
     opened = open_source(source, parse_platform(platform))

@@ -173,13 +173,13 @@ class _Tree:
     def _imply_for(self, mtime: int) -> Callable[[int, bytes, bytes], None]:
         """Makes a directory that the tar has not listed yet, with the time of the member that needs it: the same tar
         gives the same tree at any time. Below a directory that is setgid by now it takes the group, as mkdir gives it
-        in a pull; one that the tar lists as setgid later gives nothing to what is in it already. What the layers below
-        have there is the node's to add."""
+        in a pull; one that the tar lists as setgid later gives nothing to what is in it already, and the root never:
+        a pull ignores its entry. What the layers below have there is the node's to add."""
 
         def imply(above: int, name: bytes, path: bytes) -> None:
             os.mkdir(name, 0o700, dir_fd=above)
             parent = self._nodes[posixpath.dirname(path)]
-            group = parent.gid if parent.mode & stat.S_ISGID else 0
+            group = parent.gid if parent.mode & stat.S_ISGID and posixpath.dirname(path) else 0
             self._nodes[path] = _Node(_IMPLIED_MODE, 0, group, mtime, implied=True, early=parent.implied)
             _set_metadata(above, name, self._nodes[path])
 

@@ -106,6 +106,13 @@ def test_new_directory_in_a_setgid_one(source: Source, parent: Entry, gid: int |
     )
 
 
+def test_a_root_that_is_setgid_gives_its_group_to_nothing() -> None:
+    """A pull ignores the root's own entry, also where no record tells what the tar said."""
+    root = directory(b"", 0o2755, gid=60)
+    shim = hide_shim(outline(root, directory(b"new", implied=True)), below(ROOT))
+    assert [entry for entry in shim.directories if entry.gid] == []
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_new_directory_that_came_before_its_parent(early: bool) -> None:
     """The listing of its parent came too late, so it takes the group that the layers below gave that one; what came

@@ -112,6 +112,14 @@ def test_groups_of_unlisted_directories(tmp_path: Path) -> None:
     assert {path: os.stat(layerfs / os.fsdecode(path)).st_gid for path in groups} == groups
 
 
+def test_a_root_that_is_setgid_gives_its_group_to_nothing(tmp_path: Path) -> None:
+    """A pull ignores the root's own entry, so what is made in the root is root's."""
+    layerfs, record = publish_layer(tmp_path, [Dir(".", mode=0o2755, gid=50), File("new/x"), Whiteout("marked/x")])
+    implied = {entry.path: entry.gid for entry in record.entries if entry.implied}
+    assert implied == {b"new": 0, b"marked": 0}
+    assert os.stat(layerfs / "new").st_gid == 0
+
+
 def test_a_listed_root_is_an_entry(tmp_path: Path) -> None:
     """`./` gives the layer's root its mode, owner and time."""
     layerfs, record = publish_layer(tmp_path, [Dir(".", mode=0o750, uid=5, mtime_ns=ODD), File("x")])
