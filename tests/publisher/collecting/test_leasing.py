@@ -27,7 +27,7 @@ class _Feed(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(503)
 
-    def log_message(self, format: str, *arguments: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         """Nothing."""
 
 
