@@ -21,6 +21,7 @@ class Places:
         self._names: dict[str, Name] = {name.name: name for name in (*survey.halves, *survey.names)}
 
     def paths(self, thing: Thing) -> Sequence[Path]:
+        """Of the thing; not all of them need to be there."""
         if thing.kind is Kind.NAME:
             return [self._layout.root / path for path in self._names[thing.name].paths]
         layout, digest = self._layout, Digest(thing.name)

@@ -294,13 +294,13 @@ def test_images_expire_and_their_content_waits(shelf: Shelf) -> None:
     for image in (old, wished, other):
         os.utime(shelf.manifest(image), (0, 0))
     shelf.layout.index.unlink()
-    options = {"rules": rules("*/user/other:*=never", "*/user/*=30"), "wished": [wished.ref]}
-    report = shelf.collect(**options)
+    by = rules("*/user/other:*=never", "*/user/*=30")
+    report = shelf.collect(rules=by, wished=[wished.ref])
     assert went(report) == {("name", old.ref)}
     assert reasons(report)[old.ref] == "expired by */user/*=30"
     assert shelf.has(old) == [True]
     shelf.now += 8 * DAY
-    assert ("layer", layer_names(old)[0]) in went(shelf.collect(**options))
+    assert ("layer", layer_names(old)[0]) in went(shelf.collect(rules=by, wished=[wished.ref]))
 
 
 def test_hard_links_count_once(shelf: Shelf) -> None:

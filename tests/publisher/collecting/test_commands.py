@@ -19,6 +19,7 @@ from publisher.publishing.form import Order, Refused, Terms
 from publisher.publishing.publish import publish_images
 from publisher.source import open_source
 from tests.cvmfsserver.fixture import FQRN, Published, cvmfs_repository
+from tests.docs.pages import typed as page_commands
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.collecting.shelves import Shelf, layer_names
@@ -26,7 +27,7 @@ from tests.publisher.publishing import AMD64, run, state
 
 pytestmark = pytest.mark.root
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/publisher/collecting.part.md"
+PAGE = "docs/publisher/collecting.part.md"
 DAY = 86400.0
 
 
@@ -50,7 +51,7 @@ def age(shelf: Shelf, days: float) -> None:
 def test_the_page_is_true(shelf: Shelf) -> None:
     """Each of its commands ends with 0, in their order."""
     image = shelf.publish("image:1", "top")
-    lines = re.findall(r"^    (cvmfs-publisher .*)$", PAGE.read_text(), re.MULTILINE)
+    lines = [line for page, line in page_commands() if page == PAGE]
     (shelf.directory / "leases").mkdir()
     (shelf.directory / "leases/n1.json").write_bytes(lease_of("n1", 2_000_000_000, frozenset()).encode())
     (shelf.directory / "wished").write_text("registry.example/other:1\n")

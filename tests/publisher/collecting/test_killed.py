@@ -105,7 +105,7 @@ def test_a_sweep_is_ended_by_the_next(tmp_path: Path, kill_at: Callable[[int], N
         try:
             shelf.collect(at_once=3)
         except Killed:
-            (kill_at(-1), (directory / "killed").touch())
+            os.mknod(directory / "killed")
         kill_at(-1)
         whole(shelf, kept)
         shelf.collect()
@@ -124,7 +124,7 @@ def test_a_withdrawal_is_ended_by_the_next(tmp_path: Path, kill_at: Callable[[in
         try:
             shelf.remove(gone)
         except Killed:
-            (kill_at(-1), (directory / "killed").touch())
+            os.mknod(directory / "killed")
         kill_at(-1)
         try:
             shelf.remove(gone)
@@ -145,16 +145,16 @@ def test_an_expiry_is_ended_by_the_next(tmp_path: Path, kill_at: Callable[[int],
 
     def work(directory: Path) -> None:
         shelf, kept, gone = made(directory)
-        options = {"rules": rules("*/gone:*=7")}
+        over = rules("*/gone:*=7")
         shelf.now += 8000 * DAY
         kill_at(int(directory.name))
         try:
-            shelf.collect(grace=0, **options)
+            shelf.collect(grace=0, rules=over)
         except Killed:
-            (kill_at(-1), (directory / "killed").touch())
+            os.mknod(directory / "killed")
         kill_at(-1)
         whole(shelf, kept)
-        shelf.collect(grace=0, **options)
+        shelf.collect(grace=0, rules=over)
         gone_entirely(shelf, gone)
 
     assert until_done(kill_at, tmp_path, work) > 20
