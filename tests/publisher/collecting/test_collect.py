@@ -336,3 +336,12 @@ def test_removing_what_is_not_there(shelf: Shelf) -> None:
     with pytest.raises(NotFound, match="nothing:1"):
         shelf.remove(image, shelf.images[image.ref].__class__(image.path, "registry.example/nothing:1", "", "", (), ()))
     assert shelf.manifest(image).is_file()
+
+
+def test_both_manifests_of_a_name_count(shelf: Shelf) -> None:
+    """DUCC replaces `manifest.json` and does not know of `image.v1`: readers may still ask for the original."""
+    ours, theirs = shelf.publish("image:1", "a"), shelf.publish("other:1", "b")
+    shelf.manifest(ours).write_bytes(shelf.manifest(theirs).read_bytes())
+    shelf.remove(theirs)
+    shelf.collect(grace=0)
+    assert shelf.has(ours) + shelf.has(theirs) == [True, True]
