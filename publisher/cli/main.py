@@ -4,7 +4,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from publisher.cli.collect import collect
 from publisher.cli.image import image
+from publisher.cli.remove import remove
 from publisher.cli.shared import Group
 from publisher.cli.status import status
 from publisher.cli.verify import verify_command
@@ -29,7 +31,7 @@ def command() -> None:
     """Writes container images into the tree of an unpacked CVMFS repository."""
 
 
-for _command in (image, wishlist, watch, status, verify_command):
+for _command in (image, remove, collect, wishlist, watch, status, verify_command):
     command.add_command(_command)
 
 

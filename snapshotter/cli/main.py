@@ -28,6 +28,7 @@ COMMANDS = {
     "wait-for": "Waits until a repository holds an image.",
     "backup": "Copies the records to a file.",
     "restore": "Puts a copy of the records in place of the records.",
+    "leases": "The layers that this node uses, for those who publish.",
     "node-labels": "Labels this node in Kubernetes with its repositories' health.",
     "completion": "Prints what makes a shell complete the commands.",
 }
@@ -77,6 +78,8 @@ class Commands(click.Group):
                 from snapshotter.cli.backup import backup as found
             case "restore":
                 from snapshotter.cli.backup import restore as found
+            case "leases":
+                from snapshotter.cli.leases import leases as found
             case "node-labels":
                 from snapshotter.cli.node_labels import node_labels as found
             case "completion":
