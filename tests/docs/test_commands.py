@@ -27,7 +27,6 @@ TYPED_WHOLE: Mapping[str, str] = {
     "docs/operations.md": "tests/cli/test_operations.py",
     "docs/podman.md": "tests/podmanstore/real/test_page.py",
     "docs/publisher.md": "tests/publisher/test_page.py",
-    "docs/publisher/collecting.part.md": "tests/publisher/collecting/test_commands.py",
     "docs/security.md": "tests/docs/test_security_page.py",
 }
 """Pages whose commands are read from the page itself and typed, with the test that does so."""
