@@ -9,19 +9,20 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, DataLoss, FailedPrecondition, ResourceExhausted
+from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.tree import Entry
 from publisher.flat.changes import Change, Make, Remove, changes, from_nothing, touched
 from publisher.flat.content import copy_content
 from publisher.flat.flatten import Placed, Tree
 from publisher.transactions.contract import Fill
 from publisher.unpacking.contained import Inside
+from publisher.unpacking.making import describe, explained
 from publisher.unpacking.removal import remove_tree
 from publisher.unpacking.space import FreeSpace
 
@@ -67,10 +68,10 @@ def write(
     with contextlib.ExitStack() as held:
         writer = _Writer(held.enter_context(Inside(directory)), layers, space, sharing, held)
         for change in found:
-            with _refusals(change.path):
+            with explained("tree entry", change.path):
                 writer.make(change)
         for path in touched(found):
-            with _refusals(path):
+            with explained("tree entry", path):
                 writer.date(wanted[path].entry)
 
 
@@ -172,16 +173,6 @@ class _Writer:
         return self._opened[layer].parent(placed.entry.path, missing)
 
 
-def describe(parent: int, name: bytes, entry: Entry) -> None:
-    """Gives a name the metadata of an entry. The owner first: a change of it clears setuid bits and capabilities."""
-    os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-    if not stat.S_ISLNK(entry.mode):
-        os.chmod(name, stat.S_IMODE(entry.mode), dir_fd=parent)
-    if entry.xattrs:
-        xattrs.write_all(_way(parent, name), entry.xattrs)
-    os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
-
-
 def _way(parent: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%s" % (parent, name)
 
@@ -217,23 +208,4 @@ def _not_as_recorded(entry: Entry, layer: Digest, problem: str) -> DataLoss:
     return DataLoss(
         "layer", str(layer), f"is not what its record says: /{os.fsdecode(entry.path)} {problem}",
         "look at the disk; where nobody uses the layer, remove it and publish the image again",
-    )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _refusals(path: bytes) -> Iterator[None]:
-    """What the file system says of one entry as the error that says what to do about it."""
-    try:
-        yield
-    except OSError as error:
-        raise _refusal(path, error) from error
-
-
-def _refusal(path: bytes, error: OSError) -> ContractError:
-    name = os.fsdecode(path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted("tree entry", name, f"does not fit: {error.strerror}", "free some space")
-    return FailedPrecondition(
-        "tree entry", name, f"cannot be made in this repository: {error.strerror}",
-        "publish as root into a file system with owners, devices and extended attributes (ext4, xfs)",
     )  # fmt: skip

@@ -12,8 +12,8 @@ from publisher.publishing.form import Form
 from publisher.publishing.listing import contents_with, keeping_first, listed_of, read_listed
 from publisher.publishing.wanted import WantedImage, WantedLayer
 from publisher.source import Source
+from publisher.transactions.collected import write_file
 from publisher.transactions.contract import Transaction
-from publisher.transactions.directory import write_file
 
 
 def add(

@@ -17,8 +17,8 @@ from publisher.progress import Listener
 from publisher.publishing.form import Terms
 from publisher.publishing.takeover import keep_record, notation_of, record_of
 from publisher.publishing.wanted import WantedImage, WantedLayer
+from publisher.transactions.collected import make_directories, write_file
 from publisher.transactions.contract import Transaction
-from publisher.transactions.directory import make_directories, write_file
 from publisher.unpacking import asingested
 from publisher.unpacking.space import FreeSpace
 from publisher.unpacking.unpack import Unpacked, unpack

@@ -15,7 +15,7 @@ from cvmfsrepo.layout import CATALOG_MARKER
 from cvmfsrepo.tree import Entry, Notation, Record, encode, make_record
 from cvmfsrepo.whiteouts import OCI_OPAQUE, OCI_PREFIX, Markers
 from publisher.publishing.wanted import WantedLayer
-from publisher.transactions.directory import write_file
+from publisher.transactions.collected import write_file
 from publisher.unpacking.removal import remove_tree
 
 _NAMED = 5

@@ -6,18 +6,17 @@ left in the staging area is removed by the next one.
 
 import ctypes
 import errno
-import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied, ResourceExhausted, Unavailable
 from cvmfsrepo.layout import Layout
-from publisher.transactions.contract import Fill, Transaction
+from publisher.transactions.collected import Collected, make_directories
+from publisher.transactions.contract import Transaction
 from publisher.transactions.lock import held
-from publisher.unpacking.removal import remove_tree
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -50,61 +49,16 @@ class DirectoryTarget:
             raise refusal(self.layout, error) from error
 
 
-class DirectoryTransaction:
-    """What is to be shown, in order; nothing of it is seen before `show`."""
+class DirectoryTransaction(Collected):
+    """Nothing of it is seen before `show`."""
 
     def __init__(self, layout: Layout, durable: bool) -> None:
-        self.layout, self._durable = layout, durable
-        self._staging = layout.publisher_state / "staging"
-        self._numbers = itertools.count(1)
-        self._content: list[tuple[Path, Path]] = []
-        self._announcements: list[tuple[Path, Path]] = []
-        self._made: list[tuple[Callable[[int | None], bytes], Path]] = []
-        self._removals: list[Path] = []
-        self.changed = False
-
-    @property
-    def staging(self) -> Path:
-        self._staging.mkdir(mode=0o700, exist_ok=True)
-        return self._staging
+        super().__init__(layout, layout.publisher_state / "staging")
+        self._durable = durable
 
     @property
     def copies(self) -> bool:
         return False
-
-    def stage(self) -> Path:
-        return self.staging / str(next(self._numbers))
-
-    def add(self, staged: Path, final: Path) -> None:
-        self._content.append((staged, final))
-
-    def add_file(self, content: bytes, final: Path) -> None:
-        if content_of(final) != content:
-            self._content.append((self._written(content), final))
-
-    def add_link(self, text: str, final: Path) -> None:
-        if not final.exists():
-            self._content.append((self._linked(text), final))
-
-    def add_tree(self, final: Path, fill: Fill, base: Path | None = None) -> None:
-        staged = self.stage()
-        make_directories(staged, self._staging)
-        fill(staged, False)
-        self._content.append((staged, final))
-
-    def announce_file(self, content: bytes, final: Path) -> None:
-        if content_of(final) != content:
-            self._announcements.append((self._written(content), final))
-
-    def announce_link(self, text: str, final: Path) -> None:
-        if not (final.is_symlink() and os.readlink(final) == text):
-            self._announcements.append((self._linked(text), final))
-
-    def announce_made(self, make: Callable[[int | None], bytes], final: Path) -> None:
-        self._made.append((make, final))
-
-    def remove(self, final: Path) -> None:
-        self._removals.append(final)
 
     def cut_catalog(self, directory: Path) -> None:
         """Nothing: a directory has no catalogs."""
@@ -118,27 +72,12 @@ class DirectoryTransaction:
                 self._settle()
             for staged, final in part:
                 self._place(staged, final)
-        removed = [final for final in self._removals if os.path.lexists(final)]
+        removed = self._removed()
         for final in removed:
             final.rename(self.stage())
         if self._content or self._announcements or removed:
             self._settle()
             self.changed = True
-
-    def clear(self) -> None:
-        """Removes what is in the staging area."""
-        if self._staging.is_dir():
-            remove_tree(self._staging)
-
-    def _written(self, content: bytes) -> Path:
-        staged = self.stage()
-        write_file(staged, content)
-        return staged
-
-    def _linked(self, text: str) -> Path:
-        staged = self.stage()
-        staged.symlink_to(text)
-        return staged
 
     def _place(self, staged: Path, final: Path) -> None:
         make_directories(final.parent, self.layout.root)
@@ -157,30 +96,6 @@ class DirectoryTransaction:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.layout.root))
         finally:
             os.close(directory)
-
-
-def make_directories(directory: Path, root: Path) -> None:
-    """Makes the directories from `root` to `directory` that are missing, readable by all whatever the umask."""
-    for part in (directory, *directory.parents):
-        if part == root or part.is_dir():
-            break
-    for name in reversed([p for p in (directory, *directory.parents) if part in p.parents]):
-        name.mkdir(mode=0o755)
-        name.chmod(0o755)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a new file that all may read whatever the umask."""
-    path.write_bytes(content)
-    path.chmod(0o644)
-
-
-def content_of(path: Path) -> bytes | None:
-    """A small file's bytes; None where there is no such file."""
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def _state_of(layout: Layout) -> Path:

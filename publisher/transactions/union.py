@@ -12,7 +12,6 @@ The transaction is opened when all is downloaded and unpacked, and is open for a
 Directories are removed in the transaction as well; `cvmfs_server ingest -d` would be quicker for large ones.
 """
 
-import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -23,9 +22,10 @@ from typing import Protocol
 from cvmfsrepo.errors import ContractError
 from cvmfsrepo.layout import CATALOG_MARKER, Layout
 from cvmfsrepo.repository import Repository
+from publisher.transactions.collected import Collected, make_directories, write_file
 from publisher.transactions.contract import Fill
 from publisher.transactions.copying import LONGEST_VALUE, Copied
-from publisher.transactions.directory import content_of, make_directories, refusal, write_file
+from publisher.transactions.directory import refusal
 from publisher.transactions.pending import Pending
 from publisher.unpacking.removal import remove_tree
 
@@ -88,45 +88,20 @@ class Marked:
             self._warn(str(failure))
 
 
-class CvmfsTransaction:
-    """What is to be shown, in order; `cvmfs_server` is not called before `show`."""
+class CvmfsTransaction(Collected):
+    """`cvmfs_server` is not called before `show`."""
 
     def __init__(self, layout: Layout, state: Path, server: Server, wait: float, warn: Warn) -> None:
-        self.layout, self._server, self._wait, self._warn = layout, server, wait, warn
-        self._staging = state / "staging"
+        super().__init__(layout, state / "staging")
+        self._server, self._wait, self._warn = server, wait, warn
         self._pending = Pending(state / "pending", layout.root)
         self._marked = Marked(server, layout.root, state / "transaction", warn)
-        self._numbers = itertools.count(1)
-        self._content: list[tuple[Path, Path]] = []
-        self._announcements: list[tuple[Path, Path]] = []
-        self._made: list[tuple[Callable[[int | None], bytes], Path]] = []
-        self._removals: list[Path] = []
         self._catalogs: list[Path] = []
         self._tree: tuple[Path, Path, Fill] | None = None
-        self.changed = False
-
-    @property
-    def staging(self) -> Path:
-        self._staging.mkdir(mode=0o700, exist_ok=True)
-        return self._staging
 
     @property
     def copies(self) -> bool:
         return True
-
-    def stage(self) -> Path:
-        return self.staging / str(next(self._numbers))
-
-    def add(self, staged: Path, final: Path) -> None:
-        self._content.append((staged, final))
-
-    def add_file(self, content: bytes, final: Path) -> None:
-        if content_of(final) != content:
-            self._content.append((self._written(content), final))
-
-    def add_link(self, text: str, final: Path) -> None:
-        if not final.exists():
-            self._content.append((self._linked(text), final))
 
     def add_tree(self, final: Path, fill: Fill, base: Path | None = None) -> None:
         """One tree of a publication can begin as a copy, of catalogs only: the first that has a base, where the
@@ -134,24 +109,7 @@ class CvmfsTransaction:
         if base and not self._tree and base.is_dir() and final.parent.is_dir() and not os.path.lexists(final):
             self._tree = (base, final, fill)
         else:
-            staged = self.stage()
-            make_directories(staged, self._staging)
-            fill(staged, False)
-            self._content.append((staged, final))
-
-    def announce_file(self, content: bytes, final: Path) -> None:
-        if content_of(final) != content:
-            self._announcements.append((self._written(content), final))
-
-    def announce_link(self, text: str, final: Path) -> None:
-        if not (final.is_symlink() and os.readlink(final) == text):
-            self._announcements.append((self._linked(text), final))
-
-    def announce_made(self, make: Callable[[int | None], bytes], final: Path) -> None:
-        self._made.append((make, final))
-
-    def remove(self, final: Path) -> None:
-        self._removals.append(final)
+            super().add_tree(final, fill)
 
     def cut_catalog(self, directory: Path) -> None:
         if not (directory / CATALOG_MARKER).exists():
@@ -159,7 +117,7 @@ class CvmfsTransaction:
 
     def show(self) -> None:
         """By one publication, or by three where there are deletions; by none where nothing is to be changed."""
-        removals = [final for final in self._removals if os.path.lexists(final)]
+        removals = self._removed()
         copied, shown = Copied(), False
         if self._content or self._tree or self._catalogs:
             revision = self._next_revision()
@@ -181,11 +139,6 @@ class CvmfsTransaction:
         self._marked.recover()
         self.clear()
         self._pending.complete(self._server.ingest)
-
-    def clear(self) -> None:
-        """Removes what is in the staging area."""
-        if self._staging.is_dir():
-            remove_tree(self._staging)
 
     @contextmanager
     def _open(self, template: Template | None = None) -> Iterator[None]:
@@ -237,16 +190,6 @@ class CvmfsTransaction:
             if paths:
                 names = ", ".join(repr(os.fsdecode(path)) for path in paths[:10])
                 self._warn(f"{len(paths)} published paths {problem}: {names}" + (", ..." if len(paths) > 10 else ""))
-
-    def _written(self, content: bytes) -> Path:
-        staged = self.stage()
-        write_file(staged, content)
-        return staged
-
-    def _linked(self, text: str) -> Path:
-        staged = self.stage()
-        staged.symlink_to(text)
-        return staged
 
 
 def _remove(path: Path) -> None:

@@ -7,24 +7,24 @@ in the tar's order, for their group depends on it. Nobody may see the directory 
 are both digests known to be right.
 """
 
-import errno
 import io
 import os
 import posixpath
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvmfsrepo import xattrs
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
+from cvmfsrepo.errors import DataLoss, InvalidArgument
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.tree import Entry, Notation
 from cvmfsrepo.whiteouts import OCI_OPAQUE, OCI_PREFIX, OVERLAY_OPAQUE, Markers
 from publisher.unpacking.contained import REMEDY, Inside
+from publisher.unpacking.making import describe, explained
 from publisher.unpacking.markers import Deletions, is_reserved, take_overlay_marks
 from publisher.unpacking.members import Kind, Member, walk_content, walk_members
 from publisher.unpacking.removal import remove_tree
@@ -109,7 +109,7 @@ class _Tree:
         self.deletions = Deletions()
         self.remade = frozenset[bytes]()
         """Directories that the layer deletes below itself and makes again."""
-        _set_metadata(inside.root, b".", self._nodes[b""])
+        describe(inside.root, b".", self._nodes[b""])
 
     def add(self, member: Member) -> None:
         """Makes one member; what stands for a deletion is kept for `finish`."""
@@ -117,7 +117,7 @@ class _Tree:
         if is_reserved(member.path):
             return
         is_marker = self.deletions.take(member)
-        with _refusals(member.path):
+        with explained("layer entry", member.path):
             if is_marker:
                 self._parent(member)
                 if member.path in self._nodes and member.path in self.deletions.devices:
@@ -132,7 +132,7 @@ class _Tree:
     def finish(self, notation: Notation) -> None:
         """Writes the markers and, when nothing changes any more, the times of the directories."""
         for path in (*(posixpath.join(d, b"x") for d in self.deletions.opaques), *self.deletions.whiteouts):
-            with _refusals(path):
+            with explained("layer entry", path):
                 self._inside.parent(path, self._imply_for(0))
         self.remade = frozenset(p for p in self.deletions.whiteouts if p in self._nodes and self._nodes[p].is_directory)
         if notation is Notation.OVERLAY:
@@ -181,7 +181,7 @@ class _Tree:
             parent = self._nodes[posixpath.dirname(path)]
             group = parent.gid if parent.mode & stat.S_ISGID and posixpath.dirname(path) else 0
             self._nodes[path] = _Node(_IMPLIED_MODE, 0, group, mtime, implied=True, early=parent.implied)
-            _set_metadata(above, name, self._nodes[path])
+            describe(above, name, self._nodes[path])
 
         return imply
 
@@ -219,7 +219,7 @@ class _Tree:
         node.mode = stat.S_IFMT(node.mode) | (0o777 if stat.S_ISLNK(node.mode) else member.mode)
         node.uid, node.gid, node.mtime, node.implied = member.uid, member.gid, member.mtime, False
         node.xattrs = dict(sorted({**node.xattrs, **kept}.items()))
-        _set_metadata(parent, name, node)
+        describe(parent, name, node)
 
     def _remove(self, path: bytes) -> None:
         """Removes what a name leads to, from the disk and from what is known."""
@@ -239,12 +239,12 @@ class _Tree:
         """What kernel overlayfs honours. A whiteout has no mode and the marker's owner, as containerd makes it."""
         for path, marker in self.deletions.whiteouts.items():
             if path not in self._nodes:
-                with _refusals(path):
+                with explained("layer entry", path):
                     parent, name = self._inside.parent(path, self._imply_for(0)), posixpath.basename(path)
                     os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
-                    _set_metadata(parent, name, _Node(stat.S_IFCHR, marker.uid, marker.gid, marker.mtime))
+                    describe(parent, name, _Node(stat.S_IFCHR, marker.uid, marker.gid, marker.mtime))
         for path in self.deletions.opaques | self.remade:
-            with _refusals(path):
+            with explained("layer entry", path):
                 parent, name = self._inside.parent(path, self._imply_for(0)), posixpath.basename(path) or b"."
                 xattrs.write(os.fsdecode(b"/proc/self/fd/%d/%s" % (parent, name)), OVERLAY_OPAQUE, b"y")
 
@@ -257,10 +257,10 @@ class _Tree:
             node = _Node(stat.S_IFREG | marker.mode, marker.uid, marker.gid, marker.mtime)
             raw[posixpath.join(directory, OCI_PREFIX + name)] = node
         for path, node in raw.items():
-            with _refusals(path):
+            with explained("layer entry", path):
                 parent, name = self._inside.parent(path, self._imply_for(0)), posixpath.basename(path)
                 os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=parent))
-                _set_metadata(parent, name, node)
+                describe(parent, name, node)
 
     def _set_directory_times(self) -> None:
         for path, node in self._nodes.items():
@@ -289,38 +289,7 @@ def _create(parent: int, name: bytes, member: Member) -> None:
         os.mknod(name, member.kind.value | 0o600, os.makedev(*member.device), dir_fd=parent)
 
 
-def _set_metadata(parent: int, name: bytes, node: _Node) -> None:
-    """Owner first, for a change of owner clears the setuid bits and the file capabilities."""
-    os.chown(name, node.uid, node.gid, dir_fd=parent, follow_symlinks=False)
-    if not stat.S_ISLNK(node.mode):
-        os.chmod(name, stat.S_IMODE(node.mode), dir_fd=parent)
-    if node.xattrs:
-        xattrs.write_all(os.fsdecode(b"/proc/self/fd/%d/%s" % (parent, name)), node.xattrs)
-    os.utime(name, ns=(node.mtime, node.mtime), dir_fd=parent, follow_symlinks=False)
-
-
 def _write_at(file: int, piece: bytes, offset: int) -> None:
     written = os.pwrite(file, piece, offset)
     while written < len(piece):
         written += os.pwrite(file, piece[written:], offset + written)
-
-
-@contextmanager
-def _refusals(path: bytes) -> Iterator[None]:
-    """Turns what the file system says of one entry into the error that says what to do about it."""
-    try:
-        yield
-    except OSError as error:
-        raise _refusal(path, error) from error
-
-
-def _refusal(path: bytes, error: OSError) -> ContractError:
-    name = os.fsdecode(path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted("layer entry", name, f"does not fit: {error.strerror}", "free some space")
-    if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
-        return InvalidArgument("layer entry", name, f"cannot be made: {error.strerror}", REMEDY)
-    return FailedPrecondition(
-        "layer entry", name, f"cannot be made in this repository: {error.strerror}",
-        "publish as root into a file system with owners, devices and extended attributes (ext4, xfs)",
-    )  # fmt: skip
