@@ -1,0 +1,1 @@
+"""What a publication tells others while it runs: notifications in DUCC's words."""
