@@ -9,6 +9,8 @@ from typing import IO, Any, TypeVar
 import click
 
 from cvmfsrepo.errors import ContractError
+from publisher.telling.notifications import NotificationEndpoint, NotificationFile
+from publisher.telling.teller import NOBODY, Teller
 from publisher.transactions.contract import Target
 from publisher.transactions.cvmfs import SCRATCH, CvmfsTarget
 from publisher.transactions.directory import DirectoryTarget
@@ -30,6 +32,18 @@ _WHERE = (
 def repository_option(command: _Command) -> _Command:
     """The options that say where to publish to. The command takes them as `**where`, for `chosen_target`."""
     return reduce(lambda decorated, option: option(decorated), reversed(_WHERE), command)
+
+
+notify_option = click.option(
+    "--notify", metavar="FILE|URL", help="Tell what happens as JSON lines, in DUCC's words, to a file or an address."
+)
+
+
+def chosen_teller(notify: str | None) -> Teller:
+    """Who is to be told; nobody where no option says so."""
+    if notify is None:
+        return NOBODY
+    return NotificationEndpoint(notify) if "://" in notify else NotificationFile(Path(notify))
 
 
 class Failure(click.ClickException):

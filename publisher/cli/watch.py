@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from publisher.cli.shared import chosen_target, must_be_root, repository_option
+from publisher.cli.shared import chosen_target, must_be_root, notify_option, repository_option
 from publisher.cli.wishlist import read_recipe, terms_of
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.registries import WishedRegistries
@@ -17,10 +17,11 @@ from publisher.wishes.watch import Watch
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@notify_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
-def watch(recipe: Path, state: Path, interval: float, wait: float, **where: Any) -> None:
+def watch(recipe: Path, state: Path, notify: str | None, interval: float, wait: float, **where: Any) -> None:
     """Keep a repository as a recipe wishes it.
 
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
@@ -31,7 +32,9 @@ def watch(recipe: Path, state: Path, interval: float, wait: float, **where: Any)
     def run(read: Recipe) -> tuple[Outcome, ...]:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
         known = StateDirectory.at(state)
-        return Pass(target, registry, known, terms_of(read, wait), patient=True, stopped=loop.stop.is_set).run(read)
+        return Pass(target, registry, known, terms_of(read, wait, notify), patient=True, stopped=loop.stop.is_set).run(
+            read
+        )
 
     loop = Watch(lambda: parse_recipe(recipe.read_bytes(), str(recipe)), run, click.echo, interval)
     with loop.signalled():

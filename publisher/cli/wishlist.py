@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from publisher.cli.shared import Failure, chosen_target, must_be_root, repository_option
+from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
 from publisher.progress import shown
 from publisher.publishing.form import Terms
 from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
@@ -19,6 +19,7 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@notify_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
 @click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
@@ -26,8 +27,8 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.option("--wished", type=click.Path(path_type=Path), help="Write the wanted references here, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
-    recipe: Path, state: Path, check: bool, together: int, wait: float, wished: Path | None, as_json: bool,
-    **where: Any,
+    recipe: Path, state: Path, notify: str | None, check: bool, together: int, wait: float, wished: Path | None,
+    as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -42,7 +43,7 @@ def wishlist(
     target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
     with shown(Console(stderr=True)) as listener:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
-        outcomes = Pass(target, registry, known, terms_of(read, wait), together, listener=listener).run(read)
+        outcomes = Pass(target, registry, known, terms_of(read, wait, notify), together, listener=listener).run(read)
     for path in known.damaged:
         click.echo(f"{path}: was damaged and is put aside", err=True)
     if wished and (wanted := known.wanted()):
@@ -65,9 +66,9 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def terms_of(recipe: Recipe, wait: float) -> Terms:
+def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:
     """How a recipe wants its images: with flat trees, unless it says no."""
-    return Terms(wait=wait, flat=recipe.options.flat is not False)
+    return Terms(wait=wait, flat=recipe.options.flat is not False, teller=chosen_teller(notify))
 
 
 def _document(outcomes: tuple[Outcome, ...]) -> str:

@@ -7,6 +7,7 @@ from cvmfsrepo.errors import ContractError, InvalidArgument
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
 from publisher.source import Source
+from publisher.telling.teller import NOBODY, Teller
 from publisher.unpacking import asingested
 
 
@@ -38,7 +39,7 @@ class Terms:
     """What is asked of a publication. `reserve` bytes of the file system stay free (None: a twentieth, at most 1 GiB);
     `workers` layers are unpacked at a time; `wait` seconds for another publisher to end. With `flat` images get their
     trees for Apptainer, in which `linked` says whether files are hard links to those of layers. With `take_over` layers
-    that another publisher left are read once more, and get their records."""
+    that another publisher left are read once more, and get their records. `teller` is told of each layer and image."""
 
     form: Form = OURS
     reserve: int | None = None
@@ -47,6 +48,7 @@ class Terms:
     flat: bool = False
     linked: bool = False
     take_over: bool = False
+    teller: Teller = NOBODY
 
 
 PLAINLY = Terms()

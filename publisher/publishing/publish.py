@@ -20,6 +20,8 @@ from publisher.publishing.form import OURS, PLAINLY, Form, Order, Refused, Repor
 from publisher.publishing.staging import Stage, failure_of
 from publisher.publishing.wanted import WantedImage, WantedLayer
 from publisher.source import Source
+from publisher.telling.events import Action, Event
+from publisher.telling.teller import Teller
 from publisher.transactions.contract import Target
 from publisher.transactions.directory import DirectoryTarget
 from publisher.unpacking import asingested
@@ -54,6 +56,8 @@ def publish_images(
             taken = [layer for layer in image.left if layer.digest in directories]
             seconds = time.monotonic() - started
             outcomes[number] = _report(image, taken, seconds, transaction.changed, flats.get(number))
+    for outcome in outcomes.values():
+        _tell(terms.teller, outcome)
     return tuple(outcomes[number] for number in range(len(orders)))
 
 
@@ -74,6 +78,20 @@ def publish_image(
     if isinstance(outcome, Refused):
         raise outcome.error
     return outcome
+
+
+def _tell(teller: Teller, outcome: Report | Refused) -> None:
+    """What readers see from now on, or why they do not."""
+    if isinstance(outcome, Refused):
+        name = str(outcome.order.name or outcome.order.source.reference or outcome.order.source.text)
+        teller.tell(Event(action=Action.PUBLISH_LAYER, image=name, status="error", error=str(outcome.error)))
+        return
+    for layer in outcome.published:
+        teller.tell(Event(action=Action.PUBLISH_LAYER, image=str(outcome.reference), layer=str(layer), status="ok"))
+    if outcome.flat == "made" or outcome.problem:
+        status = "error" if outcome.problem else "ok"
+        image, problem = str(outcome.reference), outcome.problem
+        teller.tell(Event(action=Action.PUBLISH_FLAT, image=image, status=status, error=problem))
 
 
 def _mark_catalogs(layout: Layout, form: Form, images: Iterable[WantedImage]) -> None:

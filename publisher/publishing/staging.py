@@ -17,6 +17,7 @@ from publisher.progress import Listener
 from publisher.publishing.form import Terms
 from publisher.publishing.takeover import keep_record, notation_of, record_of
 from publisher.publishing.wanted import WantedImage, WantedLayer
+from publisher.telling.events import Action, Event
 from publisher.transactions.collected import make_directories, write_file
 from publisher.transactions.contract import Transaction
 from publisher.unpacking import asingested
@@ -43,30 +44,42 @@ class Stage:
     def layers(self, images: Iterable[WantedImage]) -> Staged:
         """Unpacks what the images miss, each layer once, `terms.workers` at a time; with `terms.take_over` also reads
         what another publisher left, and of these stages the records alone."""
-        work = dict[Digest, Callable[[], Path]]()
+        work = dict[Digest, Callable[[], Path | ContractError]]()
         blobs = list[Descriptor]()
         for image in images:
             for layer in (*image.missing, *(image.left if self.terms.take_over else ())):
                 if layer.digest not in work:
                     make = self._layer if layer in image.missing else self._record
-                    work[layer.digest] = partial(make, image, layer)
+                    work[layer.digest] = partial(self._attempt, image, layer, make)
                     blobs.append(layer.blob)
         self.listener.begin(len(work), sum(blob.size for blob in blobs))
         side_by_side = Access(workers=max(1, self.terms.workers))
         try:
-            attempts = [partial(self._attempt, make) for make in work.values()]
-            answers = side_by_side.call_all(attempts, time.monotonic() + _FOR_EVER)
+            answers = side_by_side.call_all([*work.values()], time.monotonic() + _FOR_EVER)
             return {digest: answer() for digest, answer in zip(work, answers, strict=True)}
         except BaseException:
             self.stopped.set()
             raise
 
-    @staticmethod
-    def _attempt(make: Callable[[], Path]) -> Path | ContractError:
+    def _attempt(
+        self, image: WantedImage, layer: WantedLayer, make: Callable[[WantedImage, WantedLayer], Path]
+    ) -> Path | ContractError:
+        """The layer, and what is told of it."""
+        begun = Event(action=Action.START_LAYER, image=str(image.reference), layer=str(layer.digest))
+        started, teller = time.monotonic(), self.terms.teller
+        teller.tell(begun)
         try:
-            return make()
+            made: Path | ContractError = make(image, layer)
         except ContractError as error:
-            return error
+            made = error
+        teller.tell(
+            Event(
+                action=Action.END_LAYER, id=begun.id, image=begun.image, layer=begun.layer, size=layer.blob.size,
+                elapsed=time.monotonic() - started, status="error" if isinstance(made, ContractError) else "ok",
+                error=str(made) if isinstance(made, ContractError) else "",
+            )
+        )  # fmt: skip
+        return made
 
     def _advance(self, count: int) -> None:
         """Layers that nobody waits for any more end at their next bytes."""

@@ -32,12 +32,15 @@ def _new_id() -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One thing that happened. The start and the end of the same work share an `id`; `elapsed` is in seconds and
-    `size` in bytes, None where they mean nothing; `error` is empty where all went well."""
+    `size` in bytes, None where they mean nothing; `image` and `layer` say what it is about, `error` is empty where all
+    went well."""
 
     action: Action
     id: str = field(default_factory=_new_id)
     at: datetime = field(default_factory=_now)
     elapsed: float | None = None
     size: int | None = None
+    image: str = ""
+    layer: str = ""
     status: str = ""
     error: str = ""

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,8 @@ def notification(event: Event) -> bytes:
         "time": ducc_time(event.at),
         "time_elapsed_s": "" if event.elapsed is None else f"{event.elapsed:.3f}",
         "size_bytes": "" if event.size is None else str(event.size),
+        "image": event.image,
+        "layer": event.layer,
         "status": event.status,
         "error": event.error,
     }
@@ -98,6 +101,9 @@ class NotificationEndpoint:
             try:
                 self._post(line)
                 return None
+            except urllib.error.HTTPError as error:
+                error.close()  # it is the answer, with its connection
+                last = error
             except (OSError, http.client.HTTPException) as error:
                 last = error
         return last

@@ -17,3 +17,6 @@ class Nobody:
 
     def tell(self, event: Event) -> None:
         """Forgets the event."""
+
+
+NOBODY = Nobody()
