@@ -39,6 +39,8 @@ _LIKENED = (
     (re.compile(r"\bLinux \d\S*"), "Linux V"),
     (re.compile(r"\b(on|in) (ext4|xfs|btrfs|tmpfs|overlay)\b"), "on DISK"),
     (re.compile(r"(?<=snapshots/)\d+"), "N"),
+    (re.compile(r"\bshims +\d+"), "shims N"),
+    (re.compile(r"\b(there now|first seen TIME, in revision \d+, LONG ago)$"), "there"),
     (re.compile(r" +"), " "),
 )
 

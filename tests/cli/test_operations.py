@@ -78,6 +78,9 @@ def test_chapters_are_read() -> None:
         (["a"], ["a", "b"], False),
         (["a", "b"], ["b", "a"], True),
         (["in 1.1 s"], ["in 0.9 s"], True),
+        (["a: there now"], ["a: first seen 2026-11-21 12:07:54 UTC, in revision 42, 0 s ago"], True),
+        (["a: there now"], ["a: no repository holds it"], False),
+        (["shims   8"], ["shims  9"], True),
         (["exit status 3"], ["exit status 0"], False),
     ],
 )  # fmt: skip

@@ -122,8 +122,8 @@ def test_the_rate_bounds_a_reading(repository: Published, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_thousand_images_of_twenty_layers(tmp_path: Path) -> None:
-    """Read in less than ten seconds of processor time; a lookup takes less than a millisecond, and a reading without a
-    change less than a quarter of the first."""
+    """All of them are read. A lookup costs less than a thousandth of that, and a reading without a change less than a
+    quarter: in processor time of this run, for machines differ."""
     repository = Published(tmp_path / "repository")
     base = repository.described(*(f"base {number}" for number in range(LAYERS // 2)))
     stacks = []
@@ -137,9 +137,8 @@ def test_a_thousand_images_of_twenty_layers(tmp_path: Path) -> None:
     with index_of(tmp_path / "index.sqlite", repository.root, interval=1.0) as index:
         first = _seconds_until_read(index, began)
         assert (index.state(NAME).images, index.state(NAME).layers) == (IMAGES, (IMAGES + 1) * LAYERS // 2)
-        assert first < 10
-        assert _seconds(lambda n: index.find_layer_of_chain(chain_of(stacks[n]))) < 0.001
-        assert _seconds(lambda n: index.find_layers_of_diff_id(diff_id_of(stacks[n][-1]))) < 0.001
+        assert _seconds(lambda n: index.find_layer_of_chain(chain_of(stacks[n]))) < first / 1000
+        assert _seconds(lambda n: index.find_layers_of_diff_id(diff_id_of(stacks[n][-1]))) < first / 1000
     with index_of(tmp_path / "index.sqlite", repository.root, interval=60) as index:
         assert _seconds_until_read(index, time.process_time(), index.state(NAME).updated) < first / 4
     assert (tmp_path / "index.sqlite").stat().st_size < 30 << 20
