@@ -25,8 +25,13 @@ WALK_SECONDS = 600.0
 """For walks: over the published images, and over layers that have no record."""
 
 _WORKERS = 8
-_AT_A_TIME = 8 * _WORKERS
-"""Calls that share a deadline: many, so that a slow one does not keep the other workers waiting."""
+_SHARE = 8
+_AT_A_TIME = _SHARE * _WORKERS
+"""Items that share a deadline. Each worker takes a share of them: to hand over one at a time costs more than most take."""
+
+
+def _work_through(work: Callable[[Item], T], share: Sequence[Item]) -> list[T]:
+    return [work(item) for item in share]
 
 
 def _access() -> Access:
@@ -59,9 +64,10 @@ class Place:
         pending = iter(items)
         while batch := list(islice(pending, _AT_A_TIME)):
             until = time.monotonic() + (self.seconds if seconds is None else seconds)
-            for answer in self.access.call_all([partial(work, item) for item in batch], until):
+            shares = [batch[first : first + _SHARE] for first in range(0, len(batch), _SHARE)]
+            for answer in self.access.call_all([partial(_work_through, work, share) for share in shares], until):
                 try:
-                    yield answer()
+                    yield from answer()
                 except (DeadlineExpired, OSError) as error:
                     self._fail(error)
 
