@@ -13,7 +13,7 @@ from cvmfsrepo.errors import DataLoss, InvalidArgument
 from cvmfsrepo.layersjson import LayersJson, find_layers_json
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.reasons import reason_of
-from cvmfsrepo.repository import Missing, Repository
+from cvmfsrepo.repository import Missing, Repository, checked_outline
 from cvmfsrepo.walk import WalkExpired
 from podmanstore.places import Place
 from podmanstore.surround import hide_above, problem_of, white_below
@@ -55,7 +55,8 @@ def hold(place: Place, mount: Mount, wanted: Wanted) -> HeldLayer | Missing | Re
 
 def _hold(place: Place, mount: Mount, wanted: Wanted, until: float) -> HeldLayer | Refused:
     repository, digest = place.repository, wanted.digest
-    head, outline = repository.find_head(digest), repository.get_outline(digest, until)
+    head = repository.find_head(digest)
+    outline = checked_outline(head, digest) if head else repository.walk_outline(digest, until)
     shows = partial(_is_in_layer, repository, digest)
     if problem := problem_of(outline, mount, shows):
         return Refused(f"layer {digest} {problem}; build a store for one of them (--mount)")
