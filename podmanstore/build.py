@@ -21,7 +21,7 @@ from podmanstore.plan import Plan, plan
 from podmanstore.prune import Pruned, prune
 from podmanstore.reading import Remembered
 from podmanstore.records import IMAGES_JSON, LAYERS_JSON, read_images, read_layers
-from podmanstore.state import State, find_state, keep_state
+from podmanstore.state import STATE, State, find_state, keep_state
 from podmanstore.values import LeftOut
 
 CONFIGS = "configs"
@@ -31,7 +31,7 @@ CONFIGS = "configs"
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be built: `layers_only` lists no images, `fetch` brings what the repositories lack, `mend` trusts
-    nothing that an earlier build left."""
+    nothing that an earlier build left. `memory` is the file for what a build remembers, if not one of the store's."""
 
     places: tuple[Place, ...]
     store: Path
@@ -39,6 +39,11 @@ class Request:
     layers_only: bool = False
     fetch: Fetch | None = None
     mend: bool = False
+    memory: Path | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.memory or self.store / STATE
 
     @property
     def text(self) -> str:
@@ -86,7 +91,7 @@ def _build(request: Request, started: float, progress: Progress) -> Built:
         gathered = _gather(request, state, progress)
         if state and state.outcome == _outcome(request.store, gathered, request.text):
             state = msgspec.structs.replace(state, revisions=gathered.revisions, images=dict(gathered.read))
-            keep_state(request.store, state)
+            keep_state(request.state, state)
             return _as_before(request.store, state, started)
         planned, changes = _write(request, gathered, progress)
     return Built(
@@ -128,7 +133,7 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
 
 
 def _last_state(request: Request) -> State | None:
-    return None if request.mend else find_state(request.store)
+    return None if request.mend else find_state(request.state)
 
 
 def _gather(request: Request, state: State | None, progress: Progress) -> Gathered:
@@ -145,7 +150,7 @@ def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Pl
     progress("store written", 0, 1)
     changes = apply(store, planned, request.mend)
     keep_state(
-        store,
+        request.state,
         State(
             mount=request.terms.mount,
             request=request.text,

@@ -87,7 +87,7 @@ def gather(
     seen, read, complete = dict[str, HeldLayer](), dict[str, KeptImage](), True
     for place in places:
         revision, layers.again = place.check(), False
-        found = _read_images(place, known.images if revision is None else None, terms, cache, fetch, progress)
+        found = _read_images(place, _images_of(known, place, revision), terms, cache, fetch, progress)
         read.update(_kept(place, found))
         drafts, out = _drafts(found, terms.platform)
         left_out += out
@@ -103,6 +103,11 @@ def gather(
         complete = complete and not layers.again
     left_out += _unpublished(terms, [*(name for image in images for name in image.names), *(o.name for o in left_out)])
     return Gathered(tuple(images), tuple(left_out), seen, tuple(revisions), complete, read)
+
+
+def _images_of(known: Remembered, place: Place, revision: int | None) -> Mapping[str, KeptImage] | None:
+    """What is known of a place's images; None where stamps tell nothing."""
+    return known.images if revision is None and not place.is_changing else None
 
 
 def _is_of_one(places: Sequence[Place], layer: HeldLayer) -> bool:

@@ -44,13 +44,15 @@ def _access() -> Access:
 @dataclass(frozen=True, slots=True)
 class Place:
     """`links_to` is the absolute root under which the store's users see the repository; `access` is kept as long as
-    the repository is, for it counts the calls that hang."""
+    the repository is, for it counts the calls that hang. `is_changing` where the repository is the open transaction of
+    a publication: it has the revision and the inode numbers of what it was, and no device can be made there."""
 
     repository: Repository
     links_to: Path
     seconds: float = SECONDS
     walk_seconds: float = WALK_SECONDS
     access: Access = field(default_factory=_access, compare=False)
+    is_changing: bool = False
 
     @property
     def seen(self) -> Layout:
@@ -79,13 +81,13 @@ class Place:
                     self._fail(error)
 
     def check(self) -> int | None:
-        """The mounted revision, of a repository that is there: an empty mount point is an outage, and must not pass for
-        a repository without images."""
+        """The mounted revision, of a repository that is there and that has one: an empty mount point is an outage, and
+        must not pass for a repository without images."""
 
         def look() -> int | None:
             with os.scandir(self.repository.layout.layers) as names:
                 next(names, None)
-            return self.repository.find_revision()
+            return None if self.is_changing else self.repository.find_revision()
 
         return self.ask(look)
 

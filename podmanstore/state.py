@@ -81,20 +81,20 @@ def decode(content: bytes) -> State | None:
     return msgspec.structs.replace(read.state, layers=layers)
 
 
-def find_state(store: Path) -> State | None:
+def find_state(path: Path) -> State | None:
     """The state of a store's last build, if it is known."""
     try:
-        return decode((store / STATE).read_bytes())
+        return decode(path.read_bytes())
     except FileNotFoundError:
         return None
 
 
-def keep_state(store: Path, state: State) -> bool:
+def keep_state(file: Path, state: State) -> bool:
     """Keeps a state; answers whether it was another one. Callers hold `lockfiles.building`."""
-    content, path = encode(state), f"{store}/{STATE}"
+    content, path = encode(state), str(file)
     if disk.has_content(path, content):
         return False
-    with disk.explained(store):
+    with disk.explained(file.parent):
         disk.remove_tree(f"{path}-new")
         disk.replace_file(path, content, f"{path}-new")
     return True

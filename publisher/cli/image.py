@@ -1,6 +1,7 @@
 """`cvmfs-publisher image`: one image."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
+from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
 from publisher.progress import shown
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
@@ -40,11 +42,13 @@ from publisher.unpacking import asingested
 )
 @click.option("--flat", is_flag=True, help="Publish its tree for Apptainer, too.")
 @click.option("--take-over", is_flag=True, help="Read layers of another publisher once more, for their records.")
+@store_options
 @notify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool, ingest_owner: str,
-    no_record: bool, layers: int, flat: bool, take_over: bool, notify: str | None, as_json: bool, **where: Any,
+    no_record: bool, layers: int, flat: bool, take_over: bool, podman_store: bool | None, podman_links_to: Path | None,
+    notify: str | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -58,11 +62,12 @@ def image(
         raise click.UsageError("--as-ingested is for directories of tests: a CVMFS repository has its own losses")
     form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)
     reference, teller = Reference.parse(name) if name else None, chosen_teller(notify)
-    opened = open_source(source, parse_platform(platform))
+    opened = open_source(source, chosen := parse_platform(platform))
+    target = chosen_target(**where, store=RepositoryStore(say, podman_store, chosen, podman_links_to, teller=teller))
     with shown(Console(stderr=True)) as listener:
         order = Order(opened, reference)
         terms = Terms(form, workers=layers, flat=flat, take_over=take_over, teller=teller)
-        (outcome,) = publish_images(chosen_target(**where), [order], terms, listener)
+        (outcome,) = publish_images(target, [order], terms, listener)
     if isinstance(outcome, Refused):
         raise outcome.error
     click.echo(json.dumps(_document(outcome)) if as_json else _text(outcome))

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from publisher.cli.podman import store_options
 from publisher.cli.shared import chosen_target, must_be_root, notify_option, repository_option
-from publisher.cli.wishlist import read_recipe, terms_of
+from publisher.cli.wishlist import read_recipe, store_of, terms_of
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
@@ -17,17 +18,23 @@ from publisher.wishes.watch import Watch
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@store_options
 @notify_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
-def watch(recipe: Path, state: Path, notify: str | None, interval: float, wait: float, **where: Any) -> None:
+def watch(
+    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None,
+    interval: float, wait: float, **where: Any,
+) -> None:  # fmt: skip
     """Keep a repository as a recipe wishes it.
 
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
     """
     must_be_root()
-    target = chosen_target(**where, otherwise=read_recipe(recipe).cvmfs_repo or None)
+    first = read_recipe(recipe)
+    store = store_of(first, podman_store, podman_links_to, notify)
+    target = chosen_target(**where, otherwise=first.cvmfs_repo or None, store=store)
 
     def run(read: Recipe) -> tuple[Outcome, ...]:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
 from publisher.progress import shown
 from publisher.publishing.form import Terms
@@ -19,6 +20,7 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@store_options
 @notify_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
@@ -27,8 +29,8 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.option("--wished", type=click.Path(path_type=Path), help="Write the wanted references here, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
-    recipe: Path, state: Path, notify: str | None, check: bool, together: int, wait: float, wished: Path | None,
-    as_json: bool, **where: Any,
+    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None, check: bool,
+    together: int, wait: float, wished: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -40,7 +42,9 @@ def wishlist(
         click.echo(f"{recipe}: {len(read.wishes)} wishes, nothing wrong")
         return
     must_be_root()
-    target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
+    store = store_of(read, podman_store, podman_links_to, notify)
+    target = chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
+    known = StateDirectory.at(state)
     with shown(Console(stderr=True)) as listener:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
         outcomes = Pass(target, registry, known, terms_of(read, wait, notify), together, listener=listener).run(read)
@@ -69,6 +73,12 @@ def read_recipe(path: Path) -> Recipe:
 def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:
     """How a recipe wants its images: with flat trees, unless it says no."""
     return Terms(wait=wait, flat=recipe.options.flat is not False, teller=chosen_teller(notify))
+
+
+def store_of(recipe: Recipe, asked: bool | None, links_to: Path | None, notify: str | None) -> RepositoryStore:
+    """The store for podman that a recipe wants, unless the command line says otherwise; for its first platform."""
+    wanted = recipe.options.podman_store if asked is None else asked
+    return RepositoryStore(say, wanted, recipe.options.platforms[0], links_to, teller=chosen_teller(notify))
 
 
 def _document(outcomes: tuple[Outcome, ...]) -> str:
