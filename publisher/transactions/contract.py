@@ -80,7 +80,9 @@ class Transaction(Protocol):
         """Has a file, link or directory go; what is not there is passed over."""
 
     def cut_catalog(self, directory: Path) -> None:
-        """Has a nested catalog begin at a shown or added directory. Only CVMFS has catalogs: elsewhere nothing."""
+        """Has a nested catalog begin at a shown or added directory, and at each directory above it below the root: so a
+        publication changes few and small ones, and readers load no others. Only CVMFS has catalogs: elsewhere nothing.
+        """
 
     def show(self) -> None:
         """Makes the change, and is called once. Where it raises, the repository is as before, or holds content

@@ -99,7 +99,7 @@ class CvmfsTransaction(Collected):
         self._server, self._wait, self._warn = server, wait, warn
         self._pending = Pending(state / "pending", layout.root)
         self._marked = Marked(server, layout.root, state / "transaction", warn)
-        self._catalogs: list[Path] = []
+        self._catalogs: dict[Path, None] = {}
         self._tree: tuple[Path, Path, Fill] | None = None
 
     @property
@@ -115,8 +115,10 @@ class CvmfsTransaction(Collected):
             super().add_tree(final, fill)
 
     def cut_catalog(self, directory: Path) -> None:
-        if not (directory / CATALOG_MARKER).exists():
-            self._catalogs.append(directory)
+        above = [path for path in directory.parents if self.layout.root in path.parents]
+        for each in (directory, *above):
+            if not (each / CATALOG_MARKER).exists():
+                self._catalogs[each] = None
 
     def show(self) -> None:
         """By one publication, or by three where there are deletions; by none where nothing is to be changed."""
