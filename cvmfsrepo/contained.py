@@ -75,7 +75,10 @@ def opened_file(root: Path, path: Path, buffering: int = -1) -> Iterator[BinaryI
 def _below(root: Path, path: Path) -> str:
     """The path from the root on; ValueError where it is not below it."""
     start, whole = f"{root}/", str(path)
-    return whole[len(start) :] if whole.startswith(start) else str(path.relative_to(root))
+    below = whole[len(start) :] if whole.startswith(start) else str(path.relative_to(root))
+    if ".." in below and ".." in below.split("/"):
+        raise ValueError(f"path {whole!r} leads up on its way, and only paths below {str(root)!r} are opened")
+    return below
 
 
 def _steps(directory: int, above: str, path: Path) -> Iterator[int]:
