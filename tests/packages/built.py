@@ -38,22 +38,23 @@ def package(version: str = VERSION) -> Path:
                 shutil.rmtree(old)
             part = CACHE / "part"
             shutil.rmtree(part, ignore_errors=True)
-            _run(TOOL, "--quick", "--tree", tree, "--wheels", _wheels(), "--python", sys.executable,
+            _run(TOOL, "--quick", "--tree", tree, "--wheels", wheels(), "--python", sys.executable,
                  "--version", version, part)  # fmt: skip
             part.rename(directory)
     (found,) = directory.iterdir()
     return found
 
 
-def _wheels() -> Path:
-    """The libraries, fetched once for each lock; the caller holds the lock of the directory."""
+def wheels() -> Path:
+    """The libraries below a directory for each Python, fetched once for each lock."""
     wanted = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", "requirements.lock", "debian/rules")]
     found = CACHE / "wheels" / hashlib.sha256(b"\0".join(wanted)).hexdigest()[:10]
-    if not found.is_dir():
-        shutil.rmtree(found.parent, ignore_errors=True)
-        part = found.with_suffix(".part")
-        _run("make", "-f", PROJECT / "debian/rules", "wheels", f"PYTHON={sys.executable}", f"WHEELS={part}")
-        part.rename(found)
+    with locked(CACHE / "wheels.lock"):
+        if not found.is_dir():
+            shutil.rmtree(found.parent, ignore_errors=True)
+            part = found.with_suffix(".part")
+            _run("make", "-f", PROJECT / "debian/rules", "wheels", f"PYTHON={sys.executable}", f"WHEELS={part}")
+            part.rename(found)
     return found
 
 

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from snapshotter.config import Config
-from tests.packages.trees import PACKAGES
+from tests.packages.trees import PACKAGES, PYTHONS
 from tests.standins import PROJECT
 
 DEBIAN = PROJECT / "debian"
@@ -25,6 +25,7 @@ def test_its_version_is_the_projects() -> None:
 def test_it_depends_on_a_python_that_it_has_libraries_for() -> None:
     """None between, where Debian released none: there the program would not find itself."""
     (pythons,) = re.findall(r"^PYTHONS := (.*)$", text("rules"), re.MULTILINE)
+    assert pythons.split() == list(PYTHONS.values())
     low, high = (tuple(map(int, version.split("."))) for version in pythons.split())
     bounds = [f"{relation} {major}.{minor}~" for (major, minor), relation in (
         (low, ">="), ((low[0], low[1] + 1), "<<"), (high, ">="), ((high[0], high[1] + 1), "<<"),

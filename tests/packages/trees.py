@@ -19,6 +19,8 @@ from tests.engines.podmanroot import locked
 
 CACHE: Final = debs.CACHE / "trees"
 RELEASES: Final[Mapping[str, str]] = {"12": "bookworm", "13": "trixie"}
+PYTHONS: Final[Mapping[str, str]] = {"12": "3.11", "13": "3.13"}
+"""The Python that each has."""
 FORMAT: Final = 1
 """Part of every tree's name: a change in how trees are made makes new ones."""
 _NODE: Final = ("containerd", "dbus", "init-system-helpers", "python3", "runc", "systemd", "systemd-sysv")
