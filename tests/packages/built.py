@@ -20,8 +20,8 @@ from tests.standins import PROJECT
 CACHE: Final = debs.CACHE / "packages"
 TOOL: Final = PROJECT / "tools" / "build-deb"
 VERSION: Final = str(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"])
-NEXT: Final = f"{VERSION}.post1"
-"""A higher version of the same sources, for dpkg and for Python."""
+NEXT: Final = "{}.{}.0".format(VERSION.split(".")[0], int(VERSION.split(".")[1]) + 1)
+"""A higher version of the same sources."""
 _SOURCES: Final = (
     "cvmfsrepo", "snapshotter", "podmanstore", "publisher", "protos", "config", "docs", "debian",
     "pyproject.toml", "requirements.lock", "README.md", "CHANGELOG.md", "LICENSE", "tools/build-deb",

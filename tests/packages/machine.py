@@ -171,6 +171,8 @@ def _prepare(upper: Path) -> None:
     units.mkdir(parents=True)
     (upper / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (upper / "etc/hostname").write_text("node-1\n")
+    (upper / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True)
+    (upper / "etc/dpkg/dpkg.cfg.d/machine").write_text("force-unsafe-io\n")  # the disk is not kept
     for unit in _MASKED:
         (units / unit).symlink_to("/dev/null")
 

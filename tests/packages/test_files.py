@@ -31,7 +31,7 @@ def test_it_depends_on_a_python_that_it_has_libraries_for() -> None:
         (low, ">="), ((low[0], low[1] + 1), "<<"), (high, ">="), ((high[0], high[1] + 1), "<<"),
     )]  # fmt: skip
     expected = "python3 ({}), python3 ({}) | python3 ({}), python3 ({}),".format(*bounds)
-    assert f"Depends: {expected} ${{shlibs:Depends}}" in text("control")
+    assert f"Depends: {expected} procps, ${{shlibs:Depends}}" in text("control")
     assert ABOUT["requires-python"] == f">={low[0]}.{low[1]}"
 
 
@@ -43,6 +43,13 @@ def test_units_start_programs_that_it_has() -> None:
         for program in re.findall(r"^ExecStart=(\S+)", unit.read_text(), re.MULTILINE)
     }
     assert started == {f"/usr/bin/{name}" for name in ABOUT["scripts"]}
+
+
+def test_units_reload_by_a_program_that_is_there() -> None:
+    """`/bin/kill` is of a package that a small Debian has not."""
+    reloads = {line for unit in (PROJECT / "config").glob("*.service") for line in _lines(unit) if "ExecReload" in line}
+    assert {line.split("=")[1].split()[0] for line in reloads} == {"/bin/kill"}
+    assert re.search(r"^Depends: .*\bprocps\b", text("control"), re.MULTILINE)
 
 
 def test_no_unit_but_the_daemons_is_started() -> None:

@@ -23,10 +23,10 @@ PYTHONS: Final[Mapping[str, str]] = {"12": "3.11", "13": "3.13"}
 """The Python that each has."""
 FORMAT: Final = 1
 """Part of every tree's name: a change in how trees are made makes new ones."""
-_NODE: Final = ("containerd", "dbus", "init-system-helpers", "python3", "runc", "systemd", "systemd-sysv")
+_NODE: Final = ("containerd", "dbus", "init-system-helpers", "procps", "python3", "runc", "systemd", "systemd-sysv")
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "build": ("debhelper", "python3", "python3-pip"),
-    "python": ("libstdc++6", "python3", "python3-venv"),
+    "python": (*_NODE, "libstdc++6", "pipx", "python3-venv"),
     "node": _NODE,
 }
 
