@@ -4,6 +4,7 @@
 #   make test-fast  what needs no root, engines or FUSE (a minute and a half on two cores)
 #   make check      ruff, mypy and the links of the documentation
 #   make site       the documentation as a site, in site/
+#   make deb        the Debian package, in dist/; as root, for it is built in a Debian of its own
 #   make protos     regenerate the modules below protos/
 #   make bench      ratios against containerd's overlayfs
 #   make clean      remove what the above left; the .venv and .cache/ are kept
@@ -13,7 +14,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test test-fast check site protos bench clean
+.PHONY: demo test test-fast check site deb protos bench clean
 
 $(READY): pyproject.toml requirements.lock tools/make-venv
 	@echo "Preparing $(VENV) (a minute, once) ..."
@@ -39,6 +40,9 @@ check: $(READY)
 
 site: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir site
+
+deb: $(READY)
+	@tree=$$($(RUN) -m tests.packages.trees build-12) && tools/build-deb --tree "$$tree" dist
 
 protos: $(READY)
 	$(RUN) -m tools.generate_protos

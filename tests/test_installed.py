@@ -1,23 +1,39 @@
-"""The wheel, installed in an environment of its own with nothing but what it asks for: it runs there and serves."""
+"""The wheel, installed in an environment of its own with nothing but what it asks for: it runs there and serves, with
+this machine's Python, and with those of Debian 12 and 13."""
 
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from snapshotter.snapshots import Kind
+from tests.packages import built as packaged
+from tests.packages.inside import inside
+from tests.packages.trees import PYTHONS, Tree
 from tests.snapshotter.daemon import Daemon
 from tests.test_packaging import PROJECT, REPOSITORY, built, copy
 
 __all__ = ["copy"]
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the wheel is installed: `bin` has the commands, and `words` stand before each."""
+
+    bin: Path
+    words: Sequence[str] = ()
+
+    def command(self, name: str, *arguments: str | Path) -> list[str]:
+        """One of the installed commands."""
+        return [*self.words, str(self.bin / name), *map(str, arguments)]
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -33,7 +49,7 @@ def wheels() -> Path:
     """The dependencies as wheels for this Python, fetched once for each set of bounds."""
     wanted: Sequence[str] = PROJECT["dependencies"]
     key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
-    place = REPOSITORY / ".cache/wheels" / f"{PYTHON}-{key}"
+    place = REPOSITORY / ".cache/wheels" / f"{HERE}-{key}"
     if not place.is_dir():
         staged = place.with_name(f"{place.name}.{os.getpid()}")
         done = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", staged, *wanted)
@@ -41,36 +57,58 @@ def wheels() -> Path:
             shutil.rmtree(staged, ignore_errors=True)
             pytest.skip(f"the dependencies cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
         staged.rename(place)
-    return place
+    return place.resolve()
 
 
 @pytest.fixture(scope="module")
-def commands(copy: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the installed commands."""
-    wheel = built(copy, "wheel", tmp_path_factory.mktemp("wheel"))
-    place = tmp_path_factory.mktemp("installed")
-    venv.create(place, with_pip=True)
-    done = run(place / "bin/python", "-m", "pip", "install", "--no-index", "--find-links", wheels, wheel)
+def wheel(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(copy, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["here", *(pytest.param(r, marks=[pytest.mark.root, pytest.mark.engine]) for r in PYTHONS)],
+)
+def place(request: pytest.FixtureRequest, wheel: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An environment that this Python or a Debian's own makes; without a network, and without this tree."""
+    target = tmp_path_factory.mktemp("installed") / "environment"
+    found, words, python = [wheels], list[str](), sys.executable
+    if request.param != "here":
+        found.append(packaged.wheels().resolve() / PYTHONS[request.param])
+        places = [target.parent, wheel.parent, *found]
+        words += inside(Tree(request.param, "python"), tmp_path_factory.mktemp("debian"), places)
+        python = "/usr/bin/python3"
+    done = run(*words, python, "-m", "venv", target)
     assert done.returncode == 0, done.stdout + done.stderr
-    return place / "bin"
+    links = [word for directory in found for word in ("--find-links", directory)]
+    done = run(*words, target / "bin/python", "-m", "pip", "install", "--no-index", *links, wheel)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Place(target / "bin", words)
 
 
-def test_commands_start(commands: Path) -> None:
+def test_commands_start(place: Place) -> None:
     """Each of the three; the version is the project's."""
-    said = run(commands / "cvmfs-snapshotter", "--version")
+    said = run(*place.command("cvmfs-snapshotter", "--version"))
     assert (said.returncode, PROJECT["version"] in said.stdout) == (0, True), said.stderr
     for name in ("cvmfs-publisher", "cvmfs-podmanstore"):
-        said = run(commands / name, "--help")
+        said = run(*place.command(name, "--help"))
         assert said.returncode == 0, said.stderr
         assert "Usage" in said.stdout or "usage" in said.stdout
 
 
-def test_it_serves(commands: Path, tmp_path: Path) -> None:
+def test_it_says_what_containerd_must_be_told(place: Place) -> None:
+    """In the words of each generation; nothing of it is asked of this machine."""
+    said = run(*place.command("cvmfs-snapshotter", "config", "containerd", "--containerd-version", "2.1"))
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == (REPOSITORY / "config/containerd-2.toml").read_text()
+
+
+def test_it_serves(place: Place, tmp_path: Path) -> None:
     """The installed daemon answers a Prepare over its socket."""
 
     class Installed(Daemon):
         def command(self) -> Sequence[str]:
-            return (str(commands / "cvmfs-snapshotter"), "serve", *self.arguments())
+            return place.command("cvmfs-snapshotter", "serve", *self.arguments())
 
     (tmp_path / "repository").mkdir()
     with (

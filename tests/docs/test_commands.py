@@ -24,6 +24,7 @@ OURS: Mapping[str, click.Command] = {
 _OWN_PATH = re.compile(r"`((?:snapshotter|publisher|podmanstore|cvmfsrepo|tests|tools|config)/[\w./-]+)`")
 
 TYPED_WHOLE: Mapping[str, str] = {
+    "docs/install.md": "tests/packages/test_page.py",
     "docs/operations.md": "tests/cli/test_operations.py",
     "docs/podman.md": "tests/podmanstore/real/test_page.py",
     "docs/publisher.md": "tests/publisher/test_page.py",
@@ -33,6 +34,8 @@ TYPED_WHOLE: Mapping[str, str] = {
 
 ELSEWHERE: Mapping[str, str] = {
     r"(sudo )?make (test|check)": ".ci/run",
+    r"sudo make deb": "tests/packages/built.py",
+    r"\.venv/bin/python -m build .*": "tests/test_packaging.py",
     r"make (demo|test-fast|protos|bench)": "tests/docs/test_commands.py",
     r"\.venv/bin/python -m tests\.bench .*": "tests/bench/__main__.py",
     r"cvmfs-publisher image docker://docker\.io/\S+ --repository \S+": "tests/publisher/test_cli.py",

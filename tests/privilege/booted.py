@@ -60,12 +60,12 @@ class Booted:
     @property
     def init(self) -> int:
         """The number of systemd."""
-        return _children(self.outer)[0]
+        return children(self.outer)[0]
 
     @property
     def daemon(self) -> int:
         """The number of the daemon's process."""
-        (number,) = [pid for pid in _children(self.init) if b"snapshotter.cli.main" in _command(pid)]
+        (number,) = [pid for pid in children(self.init) if b"snapshotter.cli.main" in _command(pid)]
         return number
 
     @property
@@ -99,7 +99,7 @@ def booted(
     if not SYSTEMD.exists():
         pytest.skip(f"no {SYSTEMD}: install systemd (it need not be what runs this machine)")
     own = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
-    group = _own_cgroups(f"cvmfs-snapshotter-{own.name}", own / "unified")
+    group = own_cgroups(f"cvmfs-snapshotter-{own.name}", own / "unified")
     own.chmod(0o755)
     _write_units(own / "units", drop_in)
     (own / "repository").mkdir()
@@ -119,7 +119,7 @@ def booted(
     finally:
         process.kill()
         process.wait()
-        _remove_cgroups(group)
+        remove_cgroups(group)
         if (own / "unified").is_mount():
             subprocess.run(["umount", str(own / "unified")], check=True)
         shutil.rmtree(own)
@@ -167,7 +167,7 @@ def _wait_until_it_says(said: str, found: Booted, process: subprocess.Popen[byte
         time.sleep(0.05)
 
 
-def _own_cgroups(name: str, unified: Path) -> list[Path]:
+def own_cgroups(name: str, unified: Path) -> list[Path]:
     """A cgroup in each hierarchy that systemd manages, so that it moves no process but ours. Where the machine has the
     old hierarchies, systemd mounts the unified one too, for filters of the network: it is mounted at `unified`."""
     hierarchies = [CGROUPS]
@@ -187,7 +187,7 @@ def _own_cgroups(name: str, unified: Path) -> list[Path]:
     return made
 
 
-def _remove_cgroups(groups: list[Path]) -> None:
+def remove_cgroups(groups: list[Path]) -> None:
     """From the bottom up, once their processes are gone."""
     for group in groups:
         for path in (*sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True), group):
@@ -199,7 +199,7 @@ def _remove_cgroups(groups: list[Path]) -> None:
                     time.sleep(0.05)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
