@@ -5,22 +5,23 @@ A second pass writes nothing into the repository. An image that is no longer wis
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, NotFound, Unavailable
+from cvmfsrepo.errors import ContractError, Unavailable
 from cvmfsrepo.layout import Layout
-from cvmfsrepo.oci import Platform, Reference, parse_config
+from cvmfsrepo.oci import Platform, Reference
 from cvmfsrepo.repository import Pointer
 from publisher.progress import Listener
 from publisher.publishing.form import PLAINLY, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import Registry, expand
+from publisher.wishes.ordering import platform_text, walk_orders
 from publisher.wishes.recipe import Recipe
 from publisher.wishes.state import ImageState, Part, StateDirectory, Wanted
 
@@ -111,7 +112,7 @@ class Pass:
         outcomes, orders = dict[Reference, Outcome](), dict[Reference, list[tuple[Platform, Order]]]()
         for reference, digest in group:
             try:
-                orders[reference] = list(self._orders(reference, digest, platforms))
+                orders[reference] = list(walk_orders(self.registry, reference, digest, platforms))
             except ContractError as error:
                 outcomes[reference] = self._failed(reference, error)
         try:
@@ -125,22 +126,6 @@ class Pass:
             outcomes[reference] = self._concluded(reference, digests[reference], mine)
         return outcomes
 
-    def _orders(
-        self, reference: Reference, digest: Digest, platforms: Sequence[Platform]
-    ) -> Iterator[tuple[Platform, Order]]:
-        """By the digest that was found, so that a tag that moves meanwhile changes nothing. Platforms after the first
-        are named by their manifest's digest: no tag of the registry can be mistaken for them."""
-        exact = Reference(reference.registry, reference.repository, None, digest)
-        for number, platform in enumerate(platforms):
-            source = self.registry.open(exact, platform)
-            if not source.indexes:
-                _check_platform(reference, source.config, platforms)
-            manifest = Digest.of(source.manifest)
-            name = Reference(reference.registry, reference.repository, None, manifest) if number else reference
-            yield platform, Order(source, name)
-            if not source.indexes:
-                return
-
     def _concluded(
         self, reference: Reference, digest: Digest, results: Sequence[tuple[Platform, Report | Refused]]
     ) -> Outcome:
@@ -148,7 +133,7 @@ class Pass:
             if isinstance(result, Refused):
                 return self._failed(reference, result.error)
         parts = [
-            Part(_text(platform), str(report.reference), str(report.manifest))
+            Part(platform_text(platform), str(report.reference), str(report.manifest))
             for platform, report in results
             if isinstance(report, Report)
         ]
@@ -178,7 +163,7 @@ class Pass:
 def is_published(layout: Layout, known: ImageState, digest: Digest, platforms: Sequence[Platform]) -> bool:
     """Whether the digest was published for these platforms and is still what the repository shows: a few small reads,
     no walk of layers."""
-    wanted = [_text(platform) for platform in platforms]
+    wanted = [platform_text(platform) for platform in platforms]
     have = [part.platform for part in known.parts]
     if known.digest != str(digest) or have not in (wanted, wanted[:1]):
         return False
@@ -197,14 +182,3 @@ def _shows(layout: Layout, part: Part) -> bool:
     except OSError as error:
         raise Unavailable("image", part.name, f"cannot be looked at: {error.strerror}", "look at the disk") from None
     return str(pointer.manifest) == part.manifest and layout.manifest_json(reference).is_file()
-
-
-def _check_platform(reference: Reference, config: bytes, platforms: Sequence[Platform]) -> None:
-    found = parse_config(config)
-    if found.architecture and (found.os, found.architecture) not in [(p.os, p.architecture) for p in platforms]:
-        problem = f"is for {found.os}/{found.architecture} only"
-        raise NotFound("image", str(reference), problem, f"wanted is {', '.join(map(_text, platforms))}")
-
-
-def _text(platform: Platform) -> str:
-    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)

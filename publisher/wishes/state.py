@@ -4,8 +4,6 @@ Losing it costs one look at each image and nothing else: the repository is the t
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from cvmfsrepo.oci import Reference
+from publisher.durable import write_durably
 from publisher.transactions.lock import held
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
@@ -83,7 +82,7 @@ class StateDirectory:
                 yield found
 
     def write(self, image: ImageState) -> None:
-        _replace(self._path(image.reference), msgspec.json.encode(image))
+        write_durably(self._path(image.reference), msgspec.json.encode(image))
 
     def wanted(self) -> Wanted | None:
         path = self.root / "wanted.json"
@@ -97,7 +96,7 @@ class StateDirectory:
 
     def write_wanted(self, wanted: Wanted) -> None:
         if self.wanted() != wanted:
-            _replace(self.root / "wanted.json", msgspec.json.encode(wanted))
+            write_durably(self.root / "wanted.json", msgspec.json.encode(wanted))
 
     def _path(self, reference: str) -> Path:
         return self.root / "images" / f"{hashlib.sha256(reference.encode()).hexdigest()}.json"
@@ -121,17 +120,3 @@ class StateDirectory:
         except FileNotFoundError:  # somebody else did
             return
         self.damaged.append(aside)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            os.fchmod(stream.fileno(), 0o644)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

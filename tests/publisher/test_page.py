@@ -1,5 +1,6 @@
 """docs/publisher.md, typed in its order against a registry on loopback and a repository of the test. Its commands that
-take something away are typed in tests/publisher/collecting/test_commands.py."""
+take something away are typed in tests/publisher/collecting/test_commands.py, the one that listens in
+tests/publisher/listening/test_page.py."""
 
 import shlex
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.root
 IMAGE, REPOSITORY = "registry.example.org/group/image:1", "/srv/repository"
 COMMANDS = [
     line for block in walk_blocks() if block.page == "docs/publisher.md" and block.language == "sh"
-    for line in block.commands if line.split()[1] not in ("remove", "collect")
+    for line in block.commands if line.split()[1] not in ("remove", "collect", "listen")
 ]  # fmt: skip
 
 
