@@ -11,11 +11,21 @@ import click
 
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.web import parse_address, served_pages
-from publisher.cli.shared import chosen_target, chosen_teller, must_be_root, notify_option, repository_option
+from publisher.cli.shared import (
+    chosen_target,
+    chosen_teller,
+    metrics_address_option,
+    must_be_root,
+    notify_option,
+    repository_option,
+    served_metrics,
+)
 from publisher.listening.queue import DEFAULT, Queue
 from publisher.listening.receiving import Receiver, check_door, read_secret
 from publisher.listening.webhooks import Allowed
 from publisher.listening.worker import ImagePublisher, Worker
+from publisher.metrics import Metrics
+from publisher.progress import Silent
 from publisher.publishing.form import Terms
 from publisher.source import is_loopback, parse_platform
 from publisher.wishes.registries import WishedRegistries
@@ -27,6 +37,7 @@ _PLACE = "/webhook"
 @click.command()
 @repository_option
 @notify_option
+@metrics_address_option
 @click.option(
     "--allow", "patterns", multiple=True, required=True, metavar="https://REGISTRY/NAME:TAG",
     help="Which images may be published, as in a wish list. May be repeated.",
@@ -42,7 +53,8 @@ _PLACE = "/webhook"
 @click.option("--once", is_flag=True, help="Publish what is due in the queue, and end: nothing is listened to.")
 def listen(
     patterns: Sequence[str], address: str, secret_file: Path | None, no_secret: bool, registry: str, queue_root: Path,
-    platforms: Sequence[str], flat: bool, wait: float, once: bool, notify: str | None, **where: Any,
+    platforms: Sequence[str], flat: bool, wait: float, once: bool, notify: str | None,
+    metrics_address: str, **where: Any,
 ) -> None:  # fmt: skip
     """Publish images when a registry tells that they were pushed.
 
@@ -56,21 +68,26 @@ def listen(
         Reference.parse(f"{registry}/name:tag")
     host, _ = parse_address(address, "address")
     check_door(address, is_loopback(host), secret, no_secret)
+    metrics = Metrics()
     publisher = ImagePublisher(
         chosen_target(**where), WishedRegistries(allowed.plain), [parse_platform(text) for text in platforms],
-        Terms(wait=wait, flat=flat, teller=chosen_teller(notify)),
+        Terms(wait=wait, flat=flat, teller=chosen_teller(notify)), metrics.listening(Silent()),
     )  # fmt: skip
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):
         for path in queue.damaged:
             click.echo(f"{path}: was damaged and is put aside", err=True)
-        worker = Worker(queue, allowed, publisher.publish, _say, stop=stop)
+        worker = Worker(queue, allowed, publisher.publish, _say, metrics, stop)
         if once:
             worker.work_off()
             if queue.jobs():
                 raise SystemExit(1)
             return
-        receiver = Receiver(queue, allowed, secret, registry, _say)
-        with served_pages(address, {}, {_PLACE: receiver.receive}, "address") as place:
+        receiver, places = Receiver(queue, allowed, secret, registry, _say, metrics.answered), contextlib.ExitStack()
+        metrics.watch_queue(queue.jobs)
+        with places:
+            if pages := places.enter_context(served_metrics(metrics_address, metrics)):
+                _say(f"metrics on http://{pages}/metrics")
+            place = places.enter_context(served_pages(address, {}, {_PLACE: receiver.receive}, "address"))
             _say(f"listening on http://{place}{_PLACE}")
             worker.for_ever()
 

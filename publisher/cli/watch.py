@@ -5,8 +5,17 @@ from typing import Any
 
 import click
 
-from publisher.cli.shared import chosen_target, must_be_root, notify_option, repository_option
-from publisher.cli.wishlist import read_recipe, terms_of
+from publisher.cli.shared import (
+    chosen_target,
+    metrics_address_option,
+    must_be_root,
+    notify_option,
+    repository_option,
+    served_metrics,
+)
+from publisher.cli.wishlist import measure, read_recipe, terms_of
+from publisher.metrics import Metrics
+from publisher.progress import Silent
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
@@ -18,10 +27,13 @@ from publisher.wishes.watch import Watch
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
 @notify_option
+@metrics_address_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
-def watch(recipe: Path, state: Path, notify: str | None, interval: float, wait: float, **where: Any) -> None:
+def watch(
+    recipe: Path, state: Path, notify: str | None, metrics_address: str, interval: float, wait: float, **where: Any
+) -> None:
     """Keep a repository as a recipe wishes it.
 
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
@@ -29,13 +41,19 @@ def watch(recipe: Path, state: Path, notify: str | None, interval: float, wait: 
     must_be_root()
     target = chosen_target(**where, otherwise=read_recipe(recipe).cvmfs_repo or None)
 
+    metrics = Metrics()
+
     def run(read: Recipe) -> tuple[Outcome, ...]:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
-        known = StateDirectory.at(state)
-        return Pass(target, registry, known, terms_of(read, wait, notify), patient=True, stopped=loop.stop.is_set).run(
-            read
-        )
+        outcomes = Pass(
+            target, registry, StateDirectory.at(state), terms_of(read, wait, notify), patient=True,
+            listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
+        ).run(read)  # fmt: skip
+        measure(metrics, outcomes)
+        return outcomes
 
     loop = Watch(lambda: parse_recipe(recipe.read_bytes(), str(recipe)), run, click.echo, interval)
-    with loop.signalled():
+    with loop.signalled(), served_metrics(metrics_address, metrics) as place:
+        if place:
+            click.echo(f"metrics on http://{place}/metrics")
         loop.for_ever()

@@ -7,7 +7,16 @@ from typing import Any
 import click
 from rich.console import Console
 
-from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
+from publisher.cli.shared import (
+    Failure,
+    chosen_target,
+    chosen_teller,
+    metrics_file_option,
+    must_be_root,
+    notify_option,
+    repository_option,
+)
+from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Terms
 from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
@@ -20,6 +29,7 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
 @notify_option
+@metrics_file_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
 @click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
@@ -28,7 +38,7 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
     recipe: Path, state: Path, notify: str | None, check: bool, together: int, wait: float, wished: Path | None,
-    as_json: bool, **where: Any,
+    metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -41,9 +51,14 @@ def wishlist(
         return
     must_be_root()
     target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
-    with shown(Console(stderr=True)) as listener:
+    metrics = Metrics()
+    with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
-        outcomes = Pass(target, registry, known, terms_of(read, wait, notify), together, listener=listener).run(read)
+        outcomes = Pass(
+            target, registry, known, terms_of(read, wait, notify), together, listener=metrics.listening(listener),
+            observer=metrics,
+        ).run(read)  # fmt: skip
+        measure(metrics, outcomes)
     for path in known.damaged:
         click.echo(f"{path}: was damaged and is put aside", err=True)
     if wished and (wanted := known.wanted()):
@@ -69,6 +84,13 @@ def read_recipe(path: Path) -> Recipe:
 def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:
     """How a recipe wants its images: with flat trees, unless it says no."""
     return Terms(wait=wait, flat=recipe.options.flat is not False, teller=chosen_teller(notify))
+
+
+def measure(metrics: Metrics, outcomes: tuple[Outcome, ...]) -> None:
+    """What became of a pass."""
+    metrics.passed(outcome.word for outcome in outcomes)
+    if all(outcome.is_complete for outcome in outcomes):
+        metrics.succeeded()
 
 
 def _document(outcomes: tuple[Outcome, ...]) -> str:

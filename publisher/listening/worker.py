@@ -80,6 +80,7 @@ class Worker:
             return
         self.queue.done(job)
         self.observer.shown(reports, job.pushed_at)
+        self.observer.succeeded()
         changed = any(report.changed for report in reports)
         self.tell(f"{'published' if changed else 'unchanged'} {job.reference}")
 

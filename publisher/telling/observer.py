@@ -17,6 +17,9 @@ class Observer(Protocol):
     def failed(self, error: ContractError) -> None:
         """An attempt to publish an image failed."""
 
+    def succeeded(self) -> None:
+        """All that was to be done then is done."""
+
 
 class Unobserved:
     """Nobody counts."""
@@ -25,6 +28,9 @@ class Unobserved:
         pass
 
     def failed(self, error: ContractError) -> None:
+        pass
+
+    def succeeded(self) -> None:
         pass
 
 

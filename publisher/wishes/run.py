@@ -19,6 +19,7 @@ from cvmfsrepo.repository import Pointer
 from publisher.progress import Listener
 from publisher.publishing.form import PLAINLY, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
+from publisher.telling.observer import UNOBSERVED, Observer
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import Registry, expand
 from publisher.wishes.ordering import platform_text, walk_orders
@@ -51,7 +52,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Pass:
     """How a pass is made. `together` images share a publication; with `patient`, images that failed are left until
-    they are due; `stopped` is asked between images."""
+    they are due; `stopped` is asked between images; what
+    changed is seen to have changed when the pass `started`."""
 
     target: Target
     registry: Registry
@@ -60,7 +62,9 @@ class Pass:
     together: int = 1
     patient: bool = False
     listener: Listener | None = None
+    observer: Observer = UNOBSERVED
     stopped: Callable[[], bool] = field(default=lambda: False)
+    started: float = field(default_factory=time.time)
 
     def run(self, recipe: Recipe) -> tuple[Outcome, ...]:
         """The outcome of each wanted image. Unavailable where another pass uses the state directory."""
@@ -81,6 +85,8 @@ class Pass:
                     break
                 group = changed[place : place + self.together]
                 outcomes |= self._publish(group, recipe.options.platforms)
+            for _, error in expansion.failures:
+                self.observer.failed(error)
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
             return (*outcomes.values(), *failed)
 
@@ -137,15 +143,19 @@ class Pass:
             for platform, report in results
             if isinstance(report, Report)
         ]
-        changed = any(isinstance(report, Report) and report.changed for _, report in results)
+        reports = [report for _, report in results if isinstance(report, Report)]
+        before = self.state.find(reference)
+        self.observer.shown(reports, before.failed_since if before and before.reason else self.started)
         state = ImageState(
             reference=str(reference), digest=str(digest), parts=tuple(parts), published_at=round(time.time(), 3)
         )
         self.state.write(state)
+        changed = any(report.changed for report in reports)
         return Outcome(str(reference), "published" if changed else "present")
 
     def _failed(self, reference: Reference, error: ContractError) -> Outcome:
         """What was published before stays, and stays known."""
+        self.observer.failed(error)
         known, now = self.state.find(reference) or ImageState(reference=str(reference)), time.time()
         attempts = known.attempts + 1 if known.reason else 1
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(attempts - 1, 20))

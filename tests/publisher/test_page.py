@@ -43,9 +43,11 @@ def test_the_page_is_true(registry: Stub, cvmfs: Published, tmp_path: Path) -> N
     """Each command ends with 0, and the image is there afterwards, with its flat tree."""
     repository = tmp_path / "repository"
     repository.mkdir()
+    (tmp_path / "metrics").mkdir()
     assert len(COMMANDS) >= 3
     for line in COMMANDS:
-        words = shlex.split(line.replace("registry.example.org", registry.address).replace(REPOSITORY, str(repository)))
+        here = line.replace("registry.example.org", registry.address).replace(REPOSITORY, str(repository))
+        words = shlex.split(here.replace("/srv/", f"{tmp_path}/"))
         assert words[0] == "cvmfs-publisher"
         if "--cvmfs" in words:
             words += ["--scratch", str(cvmfs.scratch), "--cvmfs-root", str(cvmfs.root)]
