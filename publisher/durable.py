@@ -9,7 +9,9 @@ UNFINISHED = ".new-"
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Puts the content in place of what is there. When it returns, the file is on the disk, and so is its name."""
+    """Puts the content in place of what is there, or where a link leads. When it returns, the file is on the disk, and
+    so is its name."""
+    path = path.resolve()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as stream:

@@ -13,7 +13,7 @@ from publisher.cli.shared import (
     repository_option,
     served_metrics,
 )
-from publisher.cli.wishlist import measure, read_recipe, terms_of
+from publisher.cli.wishlist import measure, read_recipe, terms_of, wished_option, write_wished
 from publisher.metrics import Metrics
 from publisher.progress import Silent
 from publisher.wishes.recipe import Recipe, parse_recipe
@@ -28,12 +28,14 @@ from publisher.wishes.watch import Watch
 @repository_option
 @notify_option
 @metrics_address_option
+@wished_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 def watch(
-    recipe: Path, state: Path, notify: str | None, metrics_address: str, interval: float, wait: float, **where: Any
-) -> None:
+    recipe: Path, state: Path, notify: str | None, metrics_address: str, wished: Path | None, interval: float,
+    wait: float, **where: Any,
+) -> None:  # fmt: skip
     """Keep a repository as a recipe wishes it.
 
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
@@ -45,11 +47,13 @@ def watch(
 
     def run(read: Recipe) -> tuple[Outcome, ...]:
         registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
+        known = StateDirectory.at(state)
         outcomes = Pass(
-            target, registry, StateDirectory.at(state), terms_of(read, wait, notify), patient=True,
+            target, registry, known, terms_of(read, wait, notify), patient=True,
             listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
         ).run(read)  # fmt: skip
         measure(metrics, outcomes)
+        write_wished(known, wished)
         return outcomes
 
     loop = Watch(lambda: parse_recipe(recipe.read_bytes(), str(recipe)), run, click.echo, interval)

@@ -16,6 +16,7 @@ from publisher.cli.shared import (
     notify_option,
     repository_option,
 )
+from publisher.durable import write_durably
 from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Terms
@@ -23,6 +24,10 @@ from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
+
+wished_option = click.option(
+    "--wished", type=click.Path(path_type=Path), help="Write the references that never expire here, one a line."
+)
 
 
 @click.command()
@@ -34,7 +39,7 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
 @click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
 @click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
-@click.option("--wished", type=click.Path(path_type=Path), help="Write the wanted references here, one a line.")
+@wished_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
     recipe: Path, state: Path, notify: str | None, check: bool, together: int, wait: float, wished: Path | None,
@@ -61,8 +66,7 @@ def wishlist(
         measure(metrics, outcomes)
     for path in known.damaged:
         click.echo(f"{path}: was damaged and is put aside", err=True)
-    if wished and (wanted := known.wanted()):
-        wished.write_text("".join(f"{name}\n" for name in wanted.references))
+    write_wished(known, wished)
     click.echo(_document(outcomes) if as_json else _text(outcomes))
     if not all(outcome.is_complete for outcome in outcomes):
         raise SystemExit(1)
@@ -84,6 +88,12 @@ def read_recipe(path: Path) -> Recipe:
 def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:
     """How a recipe wants its images: with flat trees, unless it says no."""
     return Terms(wait=wait, flat=recipe.options.flat is not False, teller=chosen_teller(notify))
+
+
+def write_wished(state: StateDirectory, file: Path | None) -> None:
+    """What `collect --wished` may be told, whole and by rename."""
+    if file and (wanted := state.wanted()):
+        write_durably(file, "".join(f"{name}\n" for name in wanted.lasting).encode())
 
 
 def measure(metrics: Metrics, outcomes: tuple[Outcome, ...]) -> None:

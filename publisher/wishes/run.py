@@ -32,13 +32,13 @@ _AT_A_TIME = 8
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 6 * 3600.0
 """Seconds before `watch` tries a failed image again: doubled each time."""
 
-Word = Literal["present", "published", "failed", "waiting", "stopped"]
+Word = Literal["present", "published", "failed", "waiting", "stopped", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one image, or of a wish that could not be expanded. `waiting` is a failure that is not yet due
-    for another attempt."""
+    for another attempt; `expired` is left alone until something else is pushed under its name."""
 
     name: str
     word: Word
@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def is_complete(self) -> bool:
-        return self.word in ("present", "published")
+        return self.word in ("present", "published", "expired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Pass:
         """The outcome of each wanted image. Unavailable where another pass uses the state directory."""
         with self.state.locked(self.terms.wait):
             expansion = expand(recipe.wishes, self.registry)
-            self._remember(recipe, expansion.references, bool(expansion.failures))
+            wanted = self._remember(recipe, expansion.references, bool(expansion.failures))
             outcomes = {reference: Outcome(str(reference), "stopped") for reference in expansion.references}
             changed = list[tuple[Reference, Digest]]()
             with ThreadPoolExecutor(_AT_A_TIME) as side_by_side:
-                looks = side_by_side.map(lambda one: self._look(one, recipe.options.platforms), outcomes)
+                looks = side_by_side.map(lambda one: self._look(one, recipe.options.platforms, wanted), outcomes)
                 for reference, found in zip(outcomes, looks, strict=True):
                     if isinstance(found, Digest):
                         changed.append((reference, found))
@@ -90,14 +90,16 @@ class Pass:
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
             return (*outcomes.values(), *failed)
 
-    def _remember(self, recipe: Recipe, references: Sequence[Reference], partly: bool) -> None:
+    def _remember(self, recipe: Recipe, references: Sequence[Reference], partly: bool) -> Wanted:
         """Where a pattern could not be expanded, what it meant before is not taken for unwanted."""
         names = dict.fromkeys(map(str, references))
         if partly and (before := self.state.wanted()):
             names |= dict.fromkeys(before.references)
-        self.state.write_wanted(Wanted(recipe.name, tuple(names)))
+        wanted = Wanted(recipe.name, tuple(names), expire_days=recipe.options.expire_days)
+        self.state.write_wanted(wanted)
+        return wanted
 
-    def _look(self, reference: Reference, platforms: Sequence[Platform]) -> Outcome | Digest:
+    def _look(self, reference: Reference, platforms: Sequence[Platform], wanted: Wanted) -> Outcome | Digest:
         """An outcome where nothing is to be done, else what is to be published."""
         if self.stopped():
             return Outcome(str(reference), "stopped")
@@ -106,6 +108,9 @@ class Pass:
             return Outcome(str(reference), "waiting", known.reason)
         try:
             digest = self.registry.find_digest(reference)
+            end = wanted.end_of(known) if known and known.digest == str(digest) else None
+            if end is not None and end <= self.started:
+                return Outcome(str(reference), "expired", f"was pushed more than {wanted.expire_days} days ago")
             if known and not known.reason and is_published(self.target.layout, known, digest, platforms):
                 return Outcome(str(reference), "present")
         except ContractError as error:

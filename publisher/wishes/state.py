@@ -17,6 +17,8 @@ from publisher.durable import write_durably
 from publisher.transactions.lock import held
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
+DAY = 86400.0
+"""Seconds."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -44,11 +46,21 @@ class ImageState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the last pass was asked for."""
+    """What the last pass was asked for. With `expire_days` an image is wanted only so long after its last push."""
 
     recipe: str
     references: tuple[str, ...]
     version: Literal[1] = 1
+    expire_days: int | None = None
+
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """What is wanted for as long as it stands in the recipe."""
+        return () if self.expire_days else self.references
+
+    def end_of(self, image: ImageState) -> float | None:
+        """When an image's time is over, in seconds since 1970; None where it has no end, or was never published."""
+        return image.published_at + self.expire_days * DAY if self.expire_days and image.digest else None
 
 
 _decode_image = msgspec.json.Decoder(ImageState).decode
@@ -57,10 +69,12 @@ _decode_wanted = msgspec.json.Decoder(Wanted).decode
 
 @dataclass(frozen=True, slots=True)
 class StateDirectory:
-    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator."""
+    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator; whoever
+    only reads passes over them."""
 
     root: Path
     damaged: list[Path]
+    only_read: bool = False
 
     @classmethod
     def at(cls, root: Path) -> "StateDirectory":
@@ -114,6 +128,8 @@ class StateDirectory:
         return found
 
     def _put_aside(self, path: Path) -> None:
+        if self.only_read:
+            return
         aside = path.with_suffix(".damaged")
         try:
             path.rename(aside)

@@ -148,6 +148,10 @@ def test_a_failed_one_is_tried_again(stub: Stub, listener: Listener, tmp_path: P
     assert listener.end() == 0
     (job,) = listener.jobs()
     assert (job.attempts, "has no manifest" in job.reason, job.given_up) == (1, True, False)
+    shown = run("status", "--queue", str(listener.queue))
+    assert shown.returncode == 1
+    assert shown.stdout.splitlines()[1].startswith(f"failed  {name}")
+    assert shown.stdout.splitlines()[-1] == "1 failed"
     stub.statuses.clear()
     once = subprocess.run([*listener.words, "--once"], capture_output=True, text=True, timeout=60)
     assert (once.returncode, once.stdout) == (1, "")
