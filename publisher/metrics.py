@@ -48,6 +48,7 @@ class Metrics:
         self._layers = self._counter("layers_published", "Layers that were shown.")
         self._bytes = self._counter("downloaded_bytes", "Compressed bytes of layers that were read.")
         self._failures = self._counter("failures", "What could not be done, by the kind of its error.", "reason")
+        self._questions = self._counter("registry_questions", "Questions to registries, by kind.", "kind")
         self._webhooks = self._counter("webhooks", "Webhooks that were answered, by status.", "status")
         self._collected = self._counter("collected_things", "Things that were removed, by kind.", "kind")
         self._freed = self._counter("collected_bytes", "Bytes that removals gave back.")
@@ -76,6 +77,10 @@ class Metrics:
         self._wishes.clear()
         for outcome, count in counts.items():
             self._wishes.labels(outcome).set(count)
+
+    def asked(self, kind: str) -> None:
+        """A registry is asked something."""
+        self._questions.labels(kind).inc()
 
     def answered(self, status: int) -> None:
         self._webhooks.labels(str(status)).inc()

@@ -28,6 +28,7 @@ from publisher.metrics import Metrics
 from publisher.progress import Silent
 from publisher.publishing.form import Terms
 from publisher.source import is_loopback, parse_platform
+from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.registries import WishedRegistries
 
 _PATH = click.Path(path_type=Path)
@@ -70,7 +71,8 @@ def listen(
     check_door(address, is_loopback(host), secret, no_secret)
     metrics = Metrics()
     publisher = ImagePublisher(
-        chosen_target(**where), WishedRegistries(allowed.plain), [parse_platform(text) for text in platforms],
+        chosen_target(**where), CountedRegistry(WishedRegistries(allowed.plain), metrics.asked),
+        [parse_platform(text) for text in platforms],
         Terms(wait=wait, flat=flat, teller=chosen_teller(notify)), metrics.listening(Silent()),
     )  # fmt: skip
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):

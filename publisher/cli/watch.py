@@ -16,6 +16,7 @@ from publisher.cli.shared import (
 from publisher.cli.wishlist import measure, read_recipe, terms_of, wished_option, write_wished
 from publisher.metrics import Metrics
 from publisher.progress import Silent
+from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
@@ -46,7 +47,8 @@ def watch(
     metrics = Metrics()
 
     def run(read: Recipe) -> tuple[Outcome, ...]:
-        registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
+        plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
+        registry = CountedRegistry(WishedRegistries(plain), metrics.asked)
         known = StateDirectory.at(state)
         outcomes = Pass(
             target, registry, known, terms_of(read, wait, notify), patient=True,

@@ -20,6 +20,7 @@ from publisher.durable import write_durably
 from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Terms
+from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
@@ -58,7 +59,8 @@ def wishlist(
     target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
     metrics = Metrics()
     with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
-        registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
+        plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
+        registry = CountedRegistry(WishedRegistries(plain), metrics.asked)
         outcomes = Pass(
             target, registry, known, terms_of(read, wait, notify), together, listener=metrics.listening(listener),
             observer=metrics,

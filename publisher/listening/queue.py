@@ -168,12 +168,11 @@ class Queue:
             path.unlink()
         now = time.time()
         for job in _read(self.root, self.damaged):
+            self._jobs[job.reference] = job
             if not job.given_up and not job.reason and job.attempts >= _BROKEN_OFF:
                 reason = f"the publisher ended {job.attempts} times while it worked on this image"
-                job = msgspec.structs.replace(
-                    job, reason=reason, failed_since=now, retry_at=now + _wait_of(job.attempts)
-                )
-            self._jobs[job.reference] = job
+                until = now + _wait_of(job.attempts)
+                self._write(msgspec.structs.replace(job, reason=reason, failed_since=now, retry_at=until))
 
     def _write(self, job: Job) -> None:
         write_durably(_path(self.root, job.reference), msgspec.json.encode(job))

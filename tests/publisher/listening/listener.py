@@ -47,8 +47,8 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self) -> None:
-        self._process = subprocess.Popen([*self.words, "--address", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    def start(self, address: str = "127.0.0.1:0") -> None:
+        self._process = subprocess.Popen([*self.words, "--address", address], stdout=subprocess.PIPE, text=True)
         self.address = self.wait_for("listening on ").rpartition("http://")[2].partition("/")[0]
 
     def wait_for(self, words: str) -> str:

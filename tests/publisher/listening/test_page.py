@@ -87,3 +87,19 @@ def test_a_real_registry_tells(registry: Registry, image: Image, tmp_path: Path)
         listener.wait_for(f"published {name}")
         assert Layout(listener.repository).manifest_json(Reference.parse(name)).is_file()
         assert any(f"passed over '{registry.address}/other/image:1'" in line for line in listener.said)
+
+
+@pytest.mark.root
+@pytest.mark.engine
+def test_a_listener_that_was_away_hears_of_it(registry: Registry, image: Image, tmp_path: Path) -> None:
+    """The registry sends again what nobody took: a push while the listener is down is published when it is back."""
+    with Listener(tmp_path, f"http://{registry.address}/*") as listener:
+        settings = notifications(listener.address)
+        settings["notifications"]["endpoints"][0] |= {"threshold": 1, "backoff": "100ms"}
+        registry.settings = settings
+        registry.start()
+        place = listener.address
+        listener.kill()
+        name = registry.push(image.path, image.ref, "group/image:1")
+        listener.start(place)
+        listener.wait_for(f"published {name}")
