@@ -47,7 +47,13 @@ def status(state: Path, queue: Path | None, as_json: bool, **where: Any) -> None
 
 def _text(lines: Sequence[Line]) -> str:
     now = time.time()
-    rows = [(line.word, line.name, age(now - line.since) if line.since else "", line.reason) for line in lines]
+    rows = [(line.word, line.name, age(now - line.since) if line.since else "", _why(line, now)) for line in lines]
     counts = Counter(line.word for line in lines)
     end = ", ".join(f"{count} {word}" for word, count in counts.items()) or "nothing is known"
     return "\n".join([*([table(("", "IMAGE", "FOR", "WHY"), rows, right="FOR")] if rows else []), end])
+
+
+def _why(line: Line, now: float) -> str:
+    if not line.retry_at:
+        return line.reason
+    return f"{line.reason}; tried again {f'in {age(line.retry_at - now)}' if line.retry_at > now else 'now'}"

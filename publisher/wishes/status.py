@@ -19,12 +19,14 @@ Word = Literal["present", "gone", "failed", "never tried", "stale", "expired", "
 class Line(msgspec.Struct, frozen=True):
     """One image. `gone` was published and is not in the repository any more; `stale` is there and no longer wanted,
     and the time of one that is `expired` is over; `queued` was pushed and is not yet published, `given up` never will
-    be. `since` is when it was published, pushed, expired or began to fail, in seconds since 1970."""
+    be. `since` is when it was published, pushed, expired or began to fail, and
+    `retry_at` when a failed one is tried again by what keeps running, in seconds since 1970."""
 
     name: str
     word: Word
     reason: str = ""
     since: float = 0
+    retry_at: float = 0
 
     @property
     def is_well(self) -> bool:
@@ -47,7 +49,8 @@ def walk_queue(jobs: Iterable[Job]) -> Iterator[Line]:
     """What was pushed and waits."""
     for job in jobs:
         if job.reason:
-            yield Line(job.reference, "given up" if job.given_up else "failed", job.reason, job.failed_since)
+            word: Word = "given up" if job.given_up else "failed"
+            yield Line(job.reference, word, job.reason, job.failed_since, 0 if job.given_up else job.retry_at)
         else:
             yield Line(job.reference, "queued", "", job.pushed_at)
 
@@ -56,7 +59,7 @@ def _line(image: ImageState | None, name: str, layout: Layout, wanted: Wanted, n
     if image is None:
         return Line(name, "never tried")
     if image.reason:
-        return Line(name, "failed", image.reason, image.failed_since)
+        return Line(name, "failed", image.reason, image.failed_since, image.retry_at)
     if over := _over(image, wanted, now):
         return over
     if not _is_there(image, layout):

@@ -22,6 +22,7 @@ class Listener:
     directory: Path
     allow: str
     options: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
     said: list[str] = field(default_factory=list)
     address: str = ""
     _process: "subprocess.Popen[str] | None" = None
@@ -36,7 +37,7 @@ class Listener:
 
     @property
     def words(self) -> list[str]:
-        where = ["--repository", str(self.repository), "--queue", str(self.queue)]
+        where = [*(self.where or ("--repository", str(self.repository))), "--queue", str(self.queue)]
         return command("listen", *where, "--allow", self.allow, *self.options)
 
     def __enter__(self) -> "Listener":

@@ -12,6 +12,7 @@ import pytest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.web import AT_ONE_TIME
+from tests.cvmfsserver.fixture import FQRN, cvmfs_repository
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.listening.bodies import envelope, event, harbor, post
 from tests.publisher.listening.listener import Listener
@@ -151,6 +152,7 @@ def test_a_failed_one_is_tried_again(stub: Stub, listener: Listener, tmp_path: P
     shown = run("status", "--queue", str(listener.queue))
     assert shown.returncode == 1
     assert shown.stdout.splitlines()[1].startswith(f"failed  {name}")
+    assert "tried again in" in shown.stdout.splitlines()[1]
     assert shown.stdout.splitlines()[-1] == "1 failed"
     stub.statuses.clear()
     once = subprocess.run([*listener.words, "--once"], capture_output=True, text=True, timeout=60)
@@ -190,3 +192,21 @@ def test_more_than_it_takes(listener: Listener) -> None:
             return False
 
     eventually(answered)
+
+
+def test_into_a_cvmfs_repository(stub: Stub, tmp_path: Path) -> None:
+    """One revision an image, and none for a push that changes nothing."""
+    with cvmfs_repository(tmp_path) as cvmfs:
+        where = (
+            "--cvmfs", FQRN, "--cvmfs-root", str(cvmfs.root), "--cvmfs-server", str(cvmfs.command),
+            "--scratch", str(cvmfs.scratch),
+        )  # fmt: skip
+        before = cvmfs.revision
+        with Listener(tmp_path, f"http://{stub.address}/*", where=where) as listener:
+            name = f"{stub.address}/group/one:1"
+            post(listener.address, harbor(name))
+            listener.wait_for(f"published {name}")
+            assert cvmfs.revision == before + 1
+            post(listener.address, harbor(name))
+            listener.wait_for(f"unchanged {name}")
+            assert cvmfs.revision == before + 1
