@@ -50,17 +50,18 @@ _PLACE = "/webhook"
 @click.option("--queue", "queue_root", default=DEFAULT, show_default=True, type=_PATH, help="What waits, on disk.")
 @click.option("--platform", "platforms", multiple=True, default=["linux/amd64"], show_default=True, metavar="OS/ARCH")
 @click.option("--flat", is_flag=True, help="Publish trees for Apptainer, too.")
+@click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 @click.option("--once", is_flag=True, help="Publish what is due in the queue, and end: nothing is listened to.")
 def listen(
     patterns: Sequence[str], address: str, secret_file: Path | None, no_secret: bool, registry: str, queue_root: Path,
-    platforms: Sequence[str], flat: bool, wait: float, once: bool, notify: str | None,
+    platforms: Sequence[str], flat: bool, together: int, wait: float, once: bool, notify: str | None,
     metrics_address: str, **where: Any,
 ) -> None:  # fmt: skip
     """Publish images when a registry tells that they were pushed.
 
     Takes webhooks of Harbor and notifications of the distribution registry, POSTed to /webhook. What was accepted is
-    in the queue on disk until it is published. SIGTERM ends after the image that is being published.
+    in the queue on disk until it is published. SIGTERM ends after the publication that is being made.
     """
     must_be_root()
     allowed, stop = Allowed.parse(patterns), threading.Event()
@@ -78,7 +79,7 @@ def listen(
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):
         for path in queue.damaged:
             click.echo(f"{path}: was damaged and is put aside", err=True)
-        worker = Worker(queue, allowed, publisher.publish, _say, metrics, stop)
+        worker = Worker(queue, allowed, publisher.publish, _say, metrics, stop, together)
         if once:
             worker.work_off()
             if queue.jobs():

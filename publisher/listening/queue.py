@@ -62,7 +62,7 @@ class Queue:
     capacity: int = CAPACITY
     damaged: list[Path] = field(default_factory=list)
     _jobs: dict[str, Job] = field(default_factory=dict)
-    _in_work: str = ""
+    _in_work: set[str] = field(default_factory=set)
     _woken: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -88,24 +88,23 @@ class Queue:
             self._changed.notify_all()
             return job
 
-    def take(self, now: float | None = None) -> Job | None:
-        """The job that is due and has waited longest, with its attempt counted; None where none is due. Whoever takes
-        it says `done` or `failed`."""
+    def take(self, most: int = 1, now: float | None = None) -> tuple[Job, ...]:
+        """At most so many jobs that are due, those first that have waited longest, with their attempts counted. Whoever
+        takes one says `done` or `failed`."""
         now = time.time() if now is None else now
         with self._changed:
             due = [job for job in self._jobs.values() if not job.given_up and job.retry_at <= now]
-            if not due:
-                return None
-            job = min(due, key=lambda one: one.received_at)
-            job = msgspec.structs.replace(job, attempts=job.attempts + 1)
-            self._write(job)
-            self._in_work = job.push
-            return job
+            due = sorted(due, key=lambda job: job.received_at)[:most]
+            taken = tuple(msgspec.structs.replace(job, attempts=job.attempts + 1) for job in due)
+            for job in taken:
+                self._write(job)
+            self._in_work |= {job.push for job in taken}
+            return taken
 
     def done(self, job: Job) -> None:
         """The image is published, and the job goes, unless it was pushed again meanwhile."""
         with self._changed:
-            self._in_work = ""
+            self._in_work.discard(job.push)
             if self._jobs[job.reference].push == job.push:
                 self._remove(job.reference)
 
@@ -113,7 +112,7 @@ class Queue:
         """The job waits, twice as long as before, or is given up. What it is now, also where a push came between."""
         now = time.time() if now is None else now
         with self._changed:
-            self._in_work = ""
+            self._in_work.discard(job.push)
             if self._jobs[job.reference].push != job.push:
                 return self._jobs[job.reference]
             given_up = hopeless or job.attempts >= _ATTEMPTS
@@ -147,7 +146,7 @@ class Queue:
     def _folded(self, reference: str, pushed_at: float, now: float) -> Job:
         """One that fails begins anew: what was pushed may be what mends it."""
         fresh, known = Job(reference=reference, pushed_at=pushed_at, received_at=now), self._jobs.get(reference)
-        if known is None or known.given_up or known.push == self._in_work:
+        if known is None or known.given_up or known.push in self._in_work:
             return fresh
         pushed_at = min(known.pushed_at, pushed_at)
         return msgspec.structs.replace(

@@ -5,7 +5,7 @@ A second pass writes nothing into the repository. An image that is no longer wis
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,11 @@ from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Platform, Reference
 from cvmfsrepo.repository import Pointer
 from publisher.progress import Listener
-from publisher.publishing.form import PLAINLY, Order, Refused, Report, Terms
-from publisher.publishing.publish import publish_images
+from publisher.publishing.form import PLAINLY, Terms
 from publisher.telling.observer import UNOBSERVED, Observer
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import Registry, expand
-from publisher.wishes.ordering import platform_text, walk_orders
+from publisher.wishes.ordering import Made, platform_text, publish_together
 from publisher.wishes.recipe import Recipe
 from publisher.wishes.state import ImageState, Part, StateDirectory, Wanted
 
@@ -83,7 +82,7 @@ class Pass:
             for place in range(0, len(changed), self.together):
                 if self.stopped():
                     break
-                group = changed[place : place + self.together]
+                group = dict(changed[place : place + self.together])
                 outcomes |= self._publish(group, recipe.options.platforms)
             for _, error in expansion.failures:
                 self.observer.failed(error)
@@ -117,40 +116,16 @@ class Pass:
             return self._failed(reference, error)
         return digest
 
-    def _publish(
-        self, group: Sequence[tuple[Reference, Digest]], platforms: Sequence[Platform]
-    ) -> dict[Reference, Outcome]:
-        outcomes, orders = dict[Reference, Outcome](), dict[Reference, list[tuple[Platform, Order]]]()
-        for reference, digest in group:
-            try:
-                orders[reference] = list(walk_orders(self.registry, reference, digest, platforms))
-            except ContractError as error:
-                outcomes[reference] = self._failed(reference, error)
-        try:
-            flat = [order for some in orders.values() for _, order in some]
-            results = iter(publish_images(self.target, flat, self.terms, self.listener) if flat else ())
-        except ContractError as error:
-            return outcomes | {reference: self._failed(reference, error) for reference in orders}
-        digests = dict(group)
-        for reference, some in orders.items():
-            mine = [(platform, next(results)) for platform, _ in some]
-            outcomes[reference] = self._concluded(reference, digests[reference], mine)
-        return outcomes
+    def _publish(self, group: Mapping[Reference, Digest], platforms: Sequence[Platform]) -> dict[Reference, Outcome]:
+        made = publish_together(self.target, self.registry, group, platforms, self.terms, self.listener)
+        return {reference: self._concluded(reference, group[reference], one) for reference, one in made.items()}
 
-    def _concluded(
-        self, reference: Reference, digest: Digest, results: Sequence[tuple[Platform, Report | Refused]]
-    ) -> Outcome:
-        for _, result in results:
-            if isinstance(result, Refused):
-                return self._failed(reference, result.error)
-        parts = [
-            Part(platform_text(platform), str(report.reference), str(report.manifest))
-            for platform, report in results
-            if isinstance(report, Report)
-        ]
-        reports = [report for _, report in results if isinstance(report, Report)]
-        before = self.state.find(reference)
+    def _concluded(self, reference: Reference, digest: Digest, made: Made) -> Outcome:
+        if isinstance(made, ContractError):
+            return self._failed(reference, made)
+        reports, before = [report for _, report in made], self.state.find(reference)
         self.observer.shown(reports, before.failed_since if before and before.reason else self.started)
+        parts = (Part(platform_text(platform), str(one.reference), str(one.manifest)) for platform, one in made)
         state = ImageState(
             reference=str(reference), digest=str(digest), parts=tuple(parts), published_at=round(time.time(), 3)
         )

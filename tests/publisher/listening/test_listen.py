@@ -12,7 +12,8 @@ import pytest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.web import AT_ONE_TIME
-from tests.cvmfsserver.fixture import FQRN, cvmfs_repository
+from publisher.listening.queue import Queue
+from tests.cvmfsserver.fixture import FQRN, Published, cvmfs_repository
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.listening.bodies import envelope, event, harbor, post
 from tests.publisher.listening.listener import Listener
@@ -194,19 +195,38 @@ def test_more_than_it_takes(listener: Listener) -> None:
     eventually(answered)
 
 
-def test_into_a_cvmfs_repository(stub: Stub, tmp_path: Path) -> None:
+@pytest.fixture
+def cvmfs(tmp_path: Path) -> Iterator[Published]:
+    with cvmfs_repository(tmp_path) as published:
+        yield published
+
+
+def into(cvmfs: Published) -> tuple[str, ...]:
+    return (
+        "--cvmfs", FQRN, "--cvmfs-root", str(cvmfs.root), "--cvmfs-server", str(cvmfs.command),
+        "--scratch", str(cvmfs.scratch),
+    )  # fmt: skip
+
+
+def test_into_a_cvmfs_repository(stub: Stub, cvmfs: Published, tmp_path: Path) -> None:
     """One revision an image, and none for a push that changes nothing."""
-    with cvmfs_repository(tmp_path) as cvmfs:
-        where = (
-            "--cvmfs", FQRN, "--cvmfs-root", str(cvmfs.root), "--cvmfs-server", str(cvmfs.command),
-            "--scratch", str(cvmfs.scratch),
-        )  # fmt: skip
-        before = cvmfs.revision
-        with Listener(tmp_path, f"http://{stub.address}/*", where=where) as listener:
-            name = f"{stub.address}/group/one:1"
+    before, name = cvmfs.revision, f"{stub.address}/group/one:1"
+    with Listener(tmp_path, f"http://{stub.address}/*", where=into(cvmfs)) as listener:
+        for said in ("published", "unchanged"):
             post(listener.address, harbor(name))
-            listener.wait_for(f"published {name}")
+            listener.wait_for(f"{said} {name}")
             assert cvmfs.revision == before + 1
-            post(listener.address, harbor(name))
-            listener.wait_for(f"unchanged {name}")
-            assert cvmfs.revision == before + 1
+
+
+def test_several_in_one_publication(stub: Stub, cvmfs: Published, tmp_path: Path) -> None:
+    """What has piled up costs one revision; an image that fails, or is not allowed, keeps no other from it."""
+    before = cvmfs.revision
+    with Queue.opened(tmp_path / "queue") as queue:
+        for name in (f"{stub.address}/group/one:1", f"{stub.address}/none:1", "r.example/x:1"):
+            queue.put(name, 1)
+        queue.put(f"{stub.address}/group/two:1", 1)
+    listener = Listener(tmp_path, f"http://{stub.address}/*", ("--together", "10"), into(cvmfs))
+    done = subprocess.run([*listener.words, "--once"], capture_output=True, text=True, timeout=60)
+    assert sorted(line.split()[0] for line in done.stdout.splitlines()) == ["failed", "given", "published", "published"]
+    assert (done.returncode, cvmfs.revision) == (1, before + 1)
+    assert sorted(job.reference for job in listener.jobs()) == [f"{stub.address}/none:1", "r.example/x:1"]

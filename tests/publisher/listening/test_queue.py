@@ -21,8 +21,7 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
 
 
 def taken(queue: Queue, now: float | None = None) -> Job:
-    job = queue.take(now)
-    assert job
+    (job,) = queue.take(now=now)
     return job
 
 
@@ -35,7 +34,7 @@ def test_the_oldest_first_and_each_once(queue: Queue) -> None:
     assert (first.reference, first.pushed_at, first.pushes) == (OTHER, 5, 2)
     queue.done(first)
     queue.done(taken(queue))
-    assert (queue.take(), read_jobs(queue.root), [*(queue.root / "jobs").iterdir()]) == (None, (), [])
+    assert (queue.take(), read_jobs(queue.root), [*(queue.root / "jobs").iterdir()]) == ((), (), [])
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -63,13 +62,13 @@ def test_a_failed_one_waits_longer_each_time(queue: Queue) -> None:
         job = taken(queue, 10_000)
         waits.append(queue.failed(job, FAILURE, now=0).retry_at)
     assert waits == [60, 120, 240]
-    assert (queue.take(now=239), read_jobs(queue.root)[0].reason) == (None, str(FAILURE))
+    assert (queue.take(now=239), read_jobs(queue.root)[0].reason) == ((), str(FAILURE))
     queue.put(ONE, 2, now=2)
     assert (taken(queue, 2).attempts, read_jobs(queue.root)[0].reason) == (1, "")
     job = queue.failed(queue.jobs()[0], FAILURE, now=0)
     while not job.given_up:
         job = queue.failed(taken(queue, 1e9), FAILURE, now=0)
-    assert (job.attempts, queue.take(now=1e9)) == (20, None)
+    assert (job.attempts, queue.take(now=1e9)) == (20, ())
     queue.put(ONE, 3, now=3)
     assert taken(queue, 3).pushes == 1
 
@@ -123,7 +122,8 @@ from publisher.listening.queue import Queue
 with Queue.opened(Path(sys.argv[1])) as queue:
     number = 0
     while True:
-        if number % 3 == 2 and (job := queue.take()):
+        if number % 3 == 2:
+            (job,) = queue.take()
             queue.done(job)
             print("done", job.reference, flush=True)
         queue.put(f"registry.example/{number % 7}:{number}", 1)

@@ -41,7 +41,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         self.now += 1e6
-        self.job, self.late = self.queue.take(self.now), False
+        self.job, self.late = next(iter(self.queue.take(now=self.now)), None), False
         assert (self.job is None) == (not self.owed)
         assert self.job is None or self.job.reference in self.owed
 
