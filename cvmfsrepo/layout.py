@@ -53,40 +53,40 @@ class Layout:
         return self.root / ".metadata"
 
     def layer(self, digest: Digest) -> Path:
-        return self.layers / digest.hex[:2] / digest.hex
+        return self.root / _layer(digest)
 
     def layerfs(self, digest: Digest) -> Path:
-        return self.layer(digest) / "layerfs"
+        return self.root / f"{_layer(digest)}/layerfs"
 
     def layer_metadata(self, digest: Digest) -> Path:
-        return self.layer(digest) / ".metadata"
+        return self.root / f"{_layer(digest)}/.metadata"
 
     def layers_json(self, digest: Digest) -> Path:
-        return self.layer_metadata(digest) / "layers.json"
+        return self.root / f"{_layer(digest)}/.metadata/layers.json"
 
     def origin_json(self, digest: Digest) -> Path:
-        return self.layer_metadata(digest) / "origin.json"
+        return self.root / f"{_layer(digest)}/.metadata/origin.json"
 
     def tree_record(self, digest: Digest) -> Path:
-        return self.layer_metadata(digest) / TREE_RECORD
+        return self.root / f"{_layer(digest)}/.metadata/{TREE_RECORD}"
 
     def tar_split(self, digest: Digest) -> Path:
-        return self.layer_metadata(digest) / TAR_SPLIT
+        return self.root / f"{_layer(digest)}/.metadata/{TAR_SPLIT}"
 
     def image_metadata(self, reference: Reference) -> Path:
-        return self.metadata / reference.registry / f"{reference.repository}{reference.suffix}"
+        return self.root / _image(reference)
 
     def manifest_json(self, reference: Reference) -> Path:
-        return self.image_metadata(reference) / "manifest.json"
+        return self.root / f"{_image(reference)}/manifest.json"
 
     def image_pointer(self, reference: Reference) -> Path:
-        return self.image_metadata(reference) / IMAGE_POINTER
+        return self.root / f"{_image(reference)}/{IMAGE_POINTER}"
 
     def blob(self, digest: Digest) -> Path:
-        return self.metadata / "blobs" / "sha256" / digest.hex[:2] / digest.hex
+        return self.root / f".metadata/blobs/sha256/{digest.hex[:2]}/{digest.hex}"
 
     def diff_id_link(self, diff_id: Digest) -> Path:
-        return self.metadata / "diffid" / diff_id.hex[:2] / diff_id.hex
+        return self.root / f".metadata/diffid/{diff_id.hex[:2]}/{diff_id.hex}"
 
     @property
     def index(self) -> Path:
@@ -120,6 +120,16 @@ class Layout:
     def publisher_state(self) -> Path:
         """The publisher's lock and staging area: on the same file system, so that a rename publishes."""
         return self.root / ".cvmfs-publisher"
+
+
+def _layer(digest: Digest) -> str:
+    """A layer's directory below the root; as text, for to join paths name by name takes a reader of thousands of layers
+    longer than to read them."""
+    return f".layers/{digest.hex[:2]}/{digest.hex}"
+
+
+def _image(reference: Reference) -> str:
+    return f".metadata/{reference.registry}/{reference.repository}{reference.suffix}"
 
 
 def diff_id_target(layer: Digest) -> str:

@@ -152,7 +152,7 @@ class Repository:
         """The layer's outline from its record; None where it has none. Raises as `find_head`, and DataLoss where it is
         more than a node should have to build."""
         head = self.find_head(digest)
-        return _checked(outline_of(head), digest) if head else None
+        return checked_outline(head, digest) if head else None
 
     def walk_outline(self, digest: Digest, until: float) -> Outline:
         """The layer's outline by a walk that gives up at `until` (of time.monotonic) with WalkExpired; OSError where
@@ -249,6 +249,11 @@ def _of_layer(head: Head, digest: Digest, path: Path) -> Head:
     if head.layer != digest.hex:
         raise DataLoss("tree record", str(path), f"is the one of layer {head.layer}")
     return head
+
+
+def checked_outline(head: Head, digest: Digest) -> Outline:
+    """What the head of a layer's record says stands around it; DataLoss where it is more than a node takes."""
+    return _checked(outline_of(head), digest)
 
 
 def _checked(outline: Outline, digest: Digest) -> Outline:

@@ -239,8 +239,7 @@ def remove_entry(store: Path, identity: str) -> None:
         if os.path.lexists(path):
             os.unlink(path)
     if os.path.lexists(entry := f"{store}/{OVERLAY}/{identity}"):
-        os.rename(entry, staged)
-        disk.remove_tree(staged)
+        disk.take_away(entry, staged)
 
 
 def clear(store: Path, keep_directory: bool = False) -> None:

@@ -1,9 +1,11 @@
 """A build, top to bottom: look whether anything was published, read the repositories, plan, write."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from podmanstore.lockfiles import building
 from podmanstore.places import Place
 from podmanstore.plan import Plan, plan
 from podmanstore.prune import Pruned, prune
+from podmanstore.reading import Remembered
 from podmanstore.records import IMAGES_JSON, LAYERS_JSON, read_images, read_layers
-from podmanstore.state import State, find_state, keep_state
+from podmanstore.state import STATE, State, find_state, keep_state
 from podmanstore.values import LeftOut
 
 CONFIGS = "configs"
@@ -28,7 +31,7 @@ CONFIGS = "configs"
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be built: `layers_only` lists no images, `fetch` brings what the repositories lack, `mend` trusts
-    nothing that an earlier build left."""
+    nothing that an earlier build left. `memory` is the file for what a build remembers, if not one of the store's."""
 
     places: tuple[Place, ...]
     store: Path
@@ -36,6 +39,11 @@ class Request:
     layers_only: bool = False
     fetch: Fetch | None = None
     mend: bool = False
+    memory: Path | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.memory or self.store / STATE
 
     @property
     def text(self) -> str:
@@ -70,6 +78,11 @@ def build(request: Request, progress: Progress = silent) -> Built:
     """Makes the store what the repositories have. Unavailable where one does not answer: then nothing was changed;
     otherwise as `apply`."""
     started = time.monotonic()
+    with _uncollected():
+        return _build(request, started, progress)
+
+
+def _build(request: Request, started: float, progress: Progress) -> Built:
     revisions, state = tuple(place.check() for place in request.places), _last_state(request)
     if state and (built := _unchanged(request, state, revisions, started)):
         return built
@@ -77,8 +90,8 @@ def build(request: Request, progress: Progress = silent) -> Built:
     with building(request.store):
         gathered = _gather(request, state, progress)
         if state and state.outcome == _outcome(request.store, gathered, request.text):
-            state = msgspec.structs.replace(state, revisions=gathered.revisions)
-            keep_state(request.store, state)
+            state = msgspec.structs.replace(state, revisions=gathered.revisions, images=dict(gathered.read))
+            keep_state(request.state, state)
             return _as_before(request.store, state, started)
         planned, changes = _write(request, gathered, progress)
     return Built(
@@ -91,6 +104,19 @@ def build(request: Request, progress: Progress = silent) -> Built:
         is_new=is_new,
         seconds=time.monotonic() - started,
     )
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for circles of objects: a build makes a million objects, no circles, and needs them to its
+    end."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent) -> Pruned:
@@ -107,12 +133,13 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
 
 
 def _last_state(request: Request) -> State | None:
-    return None if request.mend else find_state(request.store)
+    return None if request.mend else find_state(request.state)
 
 
 def _gather(request: Request, state: State | None, progress: Progress) -> Gathered:
     """What the repositories have. A state that is not the last one is as good: it knows less."""
-    known = state.layers if state and state.mount is request.terms.mount else {}
+    layers = state.layers if state and state.mount is request.terms.mount else {}
+    known = Remembered(layers, state.images if state else {})
     return gather(request.places, known, request.terms, Cache(request.store / CONFIGS), request.fetch, progress)
 
 
@@ -123,12 +150,13 @@ def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Pl
     progress("store written", 0, 1)
     changes = apply(store, planned, request.mend)
     keep_state(
-        store,
+        request.state,
         State(
             mount=request.terms.mount,
             request=request.text,
             revisions=gathered.revisions,
             layers=dict(gathered.layers),
+            images=dict(gathered.read),
             left_out=_left_out(gathered, planned),
             outcome=_outcome(store, gathered, request.text),
         ),

@@ -104,6 +104,19 @@ def remove_tree(path: str | Path) -> None:
         os.unlink(path)
 
 
+def take_away(path: str, staged: str) -> None:
+    """Removes a directory at once, and then what is in it at `staged`. In a transaction of CVMFS no directory can be
+    renamed that is there already, and nobody sees one that is half removed."""
+    try:
+        os.rename(path, staged)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        remove_tree(path)
+    else:
+        remove_tree(staged)
+
+
 @contextmanager
 def explained(store: Path) -> Iterator[None]:
     """What the disk refuses, as our errors."""

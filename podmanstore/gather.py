@@ -1,12 +1,11 @@
 """What a store can hold: the images of some repositories with their layers opened and known, or why not.
 
-Only this, `configs` and `held` read repositories. One that does not answer ends the build, so that nothing is taken
-out of a store because a network was away for a while.
+Only this, `reading`, `configs` and `held` read repositories. One that does not answer ends the build: nothing is to be
+taken out of a store because a network was away for a while.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
@@ -14,14 +13,15 @@ from functools import lru_cache, partial
 import msgspec
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, InvalidArgument, Unavailable
+from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.oci import Descriptor, ImageConfig, Platform, Reference, parse_config
 from cvmfsrepo.reasons import Reason
-from cvmfsrepo.repository import Image, Layer, Missing
-from podmanstore.configs import FETCH, Cache, Documents, Fetch, fetch_documents, find_documents
+from cvmfsrepo.repository import Layer, Missing
+from podmanstore.configs import FETCH, Cache, Documents, Fetch
 from podmanstore.held import Wanted, hold
 from podmanstore.names import podman_name, podman_reference
 from podmanstore.places import Place
+from podmanstore.reading import KeptImage, Read, Remembered, key_of, read_image, with_fetched
 from podmanstore.values import HeldImage, HeldLayer, LeftOut, Mount
 
 Progress = Callable[[str, int, int], None]
@@ -45,13 +45,14 @@ class Terms:
 class Gathered:
     """`layers` are all that the images name and that can be held, by their hex digits. `revisions` has each place's
     revision, None where the repository has none, or where a layer could not be read that may be there the next time;
-    then it is not `complete`."""
+    then it is not `complete`. `read` is what the next build may be told of images."""
 
     images: tuple[HeldImage, ...]
     left_out: tuple[LeftOut, ...]
     layers: Mapping[str, HeldLayer]
     revisions: tuple[int | None, ...]
     complete: bool = True
+    read: Mapping[str, KeptImage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +76,20 @@ class _Layers:
 
 
 def gather(
-    places: Sequence[Place], known: Mapping[str, HeldLayer], terms: Terms, cache: Cache, fetch: Fetch | None = None,
+    places: Sequence[Place], known: Remembered, terms: Terms, cache: Cache, fetch: Fetch | None = None,
     progress: Progress = silent,
 ) -> Gathered:  # fmt: skip
-    """Reads the images of all places, in their order. Layers that are `known` (by hex digits) are not looked at; one
-    that several repositories hold is the first one's. `fetch` brings configs that no place has. Unavailable where a
-    repository does not answer."""
-    layers = _Layers({name: layer for name, layer in known.items() if _is_of_one(places, layer)})
+    """Reads the images of all places, in their order. Layers that are `known` are not looked at, and known images are
+    not read while they are the same; a layer that several repositories hold is the first one's. `fetch` brings configs
+    that no place has. Unavailable where a repository does not answer."""
+    layers = _Layers({name: layer for name, layer in known.layers.items() if _is_of_one(places, layer)})
     images, left_out, revisions = list[HeldImage](), list[LeftOut](), list[int | None]()
-    seen, complete = dict[str, HeldLayer](), True
+    seen, read, complete = dict[str, HeldLayer](), dict[str, KeptImage](), True
     for place in places:
         revision, layers.again = place.check(), False
-        drafts, out = _read_images(place, terms, cache, fetch, progress)
+        found = _read_images(place, _images_of(known, place, revision), terms, cache, fetch, progress)
+        read.update(_kept(place, found))
+        drafts, out = _drafts(found, terms.platform)
         left_out += out
         _read_layers(place, terms.mount, drafts, layers, progress)
         for draft in drafts:
@@ -99,7 +102,12 @@ def gather(
         revisions.append(None if layers.again else revision)
         complete = complete and not layers.again
     left_out += _unpublished(terms, [*(name for image in images for name in image.names), *(o.name for o in left_out)])
-    return Gathered(tuple(images), tuple(left_out), seen, tuple(revisions), complete)
+    return Gathered(tuple(images), tuple(left_out), seen, tuple(revisions), complete, read)
+
+
+def _images_of(known: Remembered, place: Place, revision: int | None) -> Mapping[str, KeptImage] | None:
+    """What is known of a place's images; None where stamps tell nothing."""
+    return known.images if revision is None and not place.is_changing else None
 
 
 def _is_of_one(places: Sequence[Place], layer: HeldLayer) -> bool:
@@ -113,69 +121,37 @@ def _unpublished(terms: Terms, found: Iterable[str]) -> Iterator[LeftOut]:
             yield LeftOut(reference, "is not published in any of the repositories; look at its name and tag")
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """An image as it was read; without documents where its config is nowhere."""
-
-    image: Image
-    documents: Documents | None
-
-
 def _read_images(
-    place: Place, terms: Terms, cache: Cache, fetch: Fetch | None, progress: Progress
-) -> tuple[list[_Draft], list[LeftOut]]:
+    place: Place, known: Mapping[str, KeptImage] | None, terms: Terms, cache: Cache, fetch: Fetch | None,
+    progress: Progress,
+) -> list[Read | LeftOut]:  # fmt: skip
     references = place.ask(lambda: list(place.repository.walk_images()), place.walk_seconds)
     wanted = [r for r in references if terms.only is None or podman_reference(r) in terms.only]
-    found = list[_Read | LeftOut]()
-    for read in place.ask_each(partial(_read_image, place, cache), wanted):
+    found = list[Read | LeftOut]()
+    for read in place.ask_each(partial(read_image, place.repository, cache, known), wanted):
         found.append(read)
         progress("images read", len(found), len(wanted))
-    if fetch is not None:
-        found = list(_with_fetched(found, fetch, cache, progress))
-    drafts = [_draft(read, terms.platform) if isinstance(read, _Read) else read for read in found]
+    if fetch is None:
+        return found
+    whole = list[Read | LeftOut]()
+    for read in with_fetched(found, fetch, cache):
+        whole.append(read)
+        progress("configs fetched", len(whole), len(found))
+    return whole
+
+
+def _kept(place: Place, found: Iterable[Read | LeftOut]) -> Iterator[tuple[str, KeptImage]]:
+    for each in found:
+        if isinstance(each, Read) and each.kept:
+            yield key_of(place.repository, each.image.reference), each.kept
+
+
+def _drafts(found: Iterable[Read | LeftOut], platform: Platform) -> tuple[list[_Draft], list[LeftOut]]:
+    drafts = [_draft(read, platform) if isinstance(read, Read) else read for read in found]
     return [d for d in drafts if isinstance(d, _Draft)], [d for d in drafts if isinstance(d, LeftOut)]
 
 
-def _read_image(place: Place, cache: Cache, reference: Reference) -> _Read | LeftOut:
-    try:
-        image = place.repository.get_image(reference)
-        return _Read(image, find_documents(place.repository, image, cache))
-    except ContractError as error:
-        return LeftOut(podman_name(reference), str(error))
-
-
-def _with_fetched(
-    found: Sequence[_Read | LeftOut], fetch: Fetch, cache: Cache, progress: Progress
-) -> Iterator[_Read | LeftOut]:
-    """Those without original documents with what the registries have of them. One that does not answer is not asked
-    again."""
-    silent_ones = dict[str, Unavailable]()
-
-    def complete(read: _Read | LeftOut) -> _Read | LeftOut:
-        """An image that has a config and no original manifest is served without."""
-        if isinstance(read, LeftOut) or (read.documents and read.documents.is_original):
-            return read
-        registry = read.image.reference.registry
-        try:
-            if registry in silent_ones:
-                raise silent_ones[registry]
-            return _Read(read.image, fetch_documents(fetch, read.image, cache))
-        except ContractError as error:
-            if isinstance(error, Unavailable):
-                silent_ones[registry] = error
-            problem = f"its config is not in the repository and could not be fetched: {error}"
-            return read if read.documents else LeftOut(podman_name(read.image.reference), problem)
-
-    with ThreadPoolExecutor(_FETCHERS) as pool:
-        for number, read in enumerate(pool.map(complete, found), 1):
-            progress("configs fetched", number, len(found))
-            yield read
-
-
-_FETCHERS = 4
-
-
-def _draft(read: _Read, platform: Platform) -> _Draft | LeftOut:
+def _draft(read: Read, platform: Platform) -> _Draft | LeftOut:
     """An image that this node's podman could run, as far as its documents tell."""
     name, manifest = podman_name(read.image.reference), read.image.manifest
     if read.documents is None:

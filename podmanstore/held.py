@@ -13,7 +13,7 @@ from cvmfsrepo.errors import DataLoss, InvalidArgument
 from cvmfsrepo.layersjson import LayersJson, find_layers_json
 from cvmfsrepo.oci import Descriptor
 from cvmfsrepo.reasons import reason_of
-from cvmfsrepo.repository import Missing, Repository
+from cvmfsrepo.repository import Missing, Repository, checked_outline
 from cvmfsrepo.walk import WalkExpired
 from podmanstore.places import Place
 from podmanstore.surround import hide_above, problem_of, white_below
@@ -55,10 +55,14 @@ def hold(place: Place, mount: Mount, wanted: Wanted) -> HeldLayer | Missing | Re
 
 def _hold(place: Place, mount: Mount, wanted: Wanted, until: float) -> HeldLayer | Refused:
     repository, digest = place.repository, wanted.digest
-    head, outline = repository.find_head(digest), repository.get_outline(digest, until)
+    head = repository.find_head(digest)
+    outline = checked_outline(head, digest) if head else repository.walk_outline(digest, until)
     shows = partial(_is_in_layer, repository, digest)
     if problem := problem_of(outline, mount, shows):
         return Refused(f"layer {digest} {problem}; build a store for one of them (--mount)")
+    hide, white = hide_above(outline, mount, shows), white_below(outline, mount)
+    if place.is_changing and (hide or white):
+        return Refused(f"layer {digest} {_NEEDS_DEVICES}")
     said = _said_by_ducc(repository, digest)
     tar_split = repository.layout.tar_split(digest)
     return HeldLayer(
@@ -68,12 +72,17 @@ def _hold(place: Place, mount: Mount, wanted: Wanted, until: float) -> HeldLayer
         size=wanted.blob.size,
         tar_size=said.tar_size,
         compression=compression_of(wanted.blob.mediatype),
-        hide=hide_above(outline, mount, shows),
-        white=white_below(outline, mount),
+        hide=hide,
+        white=white,
         tar_split=str(place.seen.tar_split(digest)) if _is_there(repository.layout.root, tar_split) else "",
         own_catalogs=head.own_catalogs if head else (),
     )
 
+
+_NEEDS_DEVICES = (
+    "needs devices beside it that hide what it deletes, and a publication into CVMFS cannot make them in a store; "
+    "nodes can, in a store of their own: cvmfs-podmanstore build"
+)
 
 _COMPRESSIONS: Mapping[str, int] = {"tar": 0, "gzip": 2, "zstd": 4}
 

@@ -25,8 +25,16 @@ WALK_SECONDS = 600.0
 """For walks: over the published images, and over layers that have no record."""
 
 _WORKERS = 8
-_AT_A_TIME = 8 * _WORKERS
-"""Calls that share a deadline: many, so that a slow one does not keep the other workers waiting."""
+_SHARE = 8
+_AT_A_TIME = _SHARE * _WORKERS
+"""Items that share a deadline. A worker takes a share of them: to hand one over costs more than most take."""
+
+_QUICK = 0.05
+"""Seconds for so many items: less than they take over a network."""
+
+
+def _work_through(work: Callable[[Item], T], share: Sequence[Item]) -> list[T]:
+    return [work(item) for item in share]
 
 
 def _access() -> Access:
@@ -36,13 +44,15 @@ def _access() -> Access:
 @dataclass(frozen=True, slots=True)
 class Place:
     """`links_to` is the absolute root under which the store's users see the repository; `access` is kept as long as
-    the repository is, for it counts the calls that hang."""
+    the repository is, for it counts the calls that hang. `is_changing` where the repository is the open transaction of
+    a publication: it has the revision and the inode numbers of what it was, and no device can be made there."""
 
     repository: Repository
     links_to: Path
     seconds: float = SECONDS
     walk_seconds: float = WALK_SECONDS
     access: Access = field(default_factory=_access, compare=False)
+    is_changing: bool = False
 
     @property
     def seen(self) -> Layout:
@@ -55,24 +65,29 @@ class Place:
         return answer
 
     def ask_each(self, work: Callable[[Item], T], items: Sequence[Item], seconds: float | None = None) -> Iterator[T]:
-        """`work(item)` of each, in their order; they run side by side, and each batch has `seconds`."""
-        pending = iter(items)
+        """`work(item)` of each, in their order; each batch has `seconds`. They run side by side where that is worth
+        it: what a disk or a cache answers at once, one thread reads quicker than several that wait for each other."""
+        pending, share = iter(items), _SHARE
         while batch := list(islice(pending, _AT_A_TIME)):
-            until = time.monotonic() + (self.seconds if seconds is None else seconds)
-            for answer in self.access.call_all([partial(work, item) for item in batch], until):
+            began = time.monotonic()
+            until = began + (self.seconds if seconds is None else seconds)
+            shares = [batch[first : first + share] for first in range(0, len(batch), share)]
+            answers = self.access.call_all([partial(_work_through, work, each) for each in shares], until)
+            share = _AT_A_TIME if time.monotonic() - began < _QUICK else _SHARE
+            for answer in answers:
                 try:
-                    yield answer()
+                    yield from answer()
                 except (DeadlineExpired, OSError) as error:
                     self._fail(error)
 
     def check(self) -> int | None:
-        """The mounted revision, of a repository that is there: an empty mount point is an outage, and must not pass for
-        a repository without images."""
+        """The mounted revision, of a repository that is there and that has one: an empty mount point is an outage, and
+        must not pass for a repository without images."""
 
         def look() -> int | None:
             with os.scandir(self.repository.layout.layers) as names:
                 next(names, None)
-            return self.repository.find_revision()
+            return None if self.is_changing else self.repository.find_revision()
 
         return self.ask(look)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from cvmfsrepo.shims import Shim
 from podmanstore import disk
+from podmanstore.reading import KeptImage
 from podmanstore.values import HeldLayer, LeftOut, Mount
 
 STATE = "state.v1"
@@ -22,7 +23,7 @@ _DIGEST_LENGTH = 32
 class State(msgspec.Struct, frozen=True):
     """The last build: what it was asked for (`request`, any text), what it found, and the `revisions` of the
     repositories in the order of the request. `layers` are named by their hex digits; `outcome` is a hash of the images
-    that it found and of the indices that it wrote for them."""
+    that it found and of the indices that it wrote for them. `images` are those that need not be read again."""
 
     mount: Mount
     request: str
@@ -30,6 +31,7 @@ class State(msgspec.Struct, frozen=True):
     layers: dict[str, HeldLayer]
     left_out: tuple[LeftOut, ...] = ()
     outcome: str = ""
+    images: dict[str, KeptImage] = {}
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -79,20 +81,20 @@ def decode(content: bytes) -> State | None:
     return msgspec.structs.replace(read.state, layers=layers)
 
 
-def find_state(store: Path) -> State | None:
+def find_state(path: Path) -> State | None:
     """The state of a store's last build, if it is known."""
     try:
-        return decode((store / STATE).read_bytes())
+        return decode(path.read_bytes())
     except FileNotFoundError:
         return None
 
 
-def keep_state(store: Path, state: State) -> bool:
+def keep_state(file: Path, state: State) -> bool:
     """Keeps a state; answers whether it was another one. Callers hold `lockfiles.building`."""
-    content, path = encode(state), f"{store}/{STATE}"
+    content, path = encode(state), str(file)
     if disk.has_content(path, content):
         return False
-    with disk.explained(store):
+    with disk.explained(file.parent):
         disk.remove_tree(f"{path}-new")
         disk.replace_file(path, content, f"{path}-new")
     return True

@@ -13,7 +13,7 @@ So a mounted N is `hide : layer : white : hide of the parent : ...`, as on a con
 anything but documented files of containers/storage.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -56,7 +56,7 @@ class HeldLayer(msgspec.Struct, frozen=True):
 class HeldImage:
     """An image whose every layer is held. `names` are full references, normalised and each with a tag or a digest;
     `manifest` is what its digest promises where `is_original`, and made from DUCC's copy otherwise; `indexes` are the
-    original bytes of image indexes that led to it; `created` is RFC 3339."""
+    original bytes of image indexes that led to it; `created` is RFC 3339; `id` is the digest of the config."""
 
     names: tuple[str, ...]
     manifest: bytes
@@ -65,11 +65,10 @@ class HeldImage:
     layers: tuple[HeldLayer, ...]
     created: str
     indexes: tuple[bytes, ...] = ()
+    id: str = field(init=False)
 
-    @property
-    def id(self) -> str:
-        """podman's image id: the digest of the config."""
-        return Digest.of(self.config).hex
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", Digest.of(self.config).hex)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from publisher.cli.podman import RepositoryStore, say
 from publisher.cli.shared import chosen_target, metrics_file_option, must_be_root, repository_option
 from publisher.cli.tables import size, table_of
 from publisher.collecting.collect import Report, Terms, rehearse
@@ -61,7 +62,7 @@ def collect(
     with nothing removed.
     """
     must_be_root()
-    target = chosen_target(**where)
+    target = chosen_target(**where, store=RepositoryStore(say, prune=despite_store))
 
     def leased() -> Leases:
         return leased_digests(leases, time.time(), lease_days, _warn)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
+from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     Failure,
     chosen_target,
@@ -51,13 +52,14 @@ from publisher.unpacking import asingested
 )
 @click.option("--flat", is_flag=True, help="Publish its tree for Apptainer, too.")
 @click.option("--take-over", is_flag=True, help="Read layers of another publisher once more, for their records.")
+@store_options
 @notify_option
 @metrics_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool, ingest_owner: str,
-    no_record: bool, layers: int, flat: bool, take_over: bool, notify: str | None, metrics_file: Path | None,
-    as_json: bool, **where: Any,
+    no_record: bool, layers: int, flat: bool, take_over: bool, podman_store: bool | None, podman_links_to: Path | None,
+    notify: str | None, metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -71,11 +73,12 @@ def image(
         raise click.UsageError("--as-ingested is for directories of tests: a CVMFS repository has its own losses")
     form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)
     reference, teller = Reference.parse(name) if name else None, chosen_teller(notify)
-    metrics, started = Metrics(), time.time()
+    chosen, metrics, started = parse_platform(platform), Metrics(), time.time()
+    target = chosen_target(**where, store=RepositoryStore(say, podman_store, chosen, podman_links_to, teller=teller))
     with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
-        order = Order(open_source(source, parse_platform(platform)), reference)
+        order = Order(open_source(source, chosen), reference)
         terms = Terms(form, workers=layers, flat=flat, take_over=take_over, teller=teller)
-        (outcome,) = publish_images(chosen_target(**where), [order], terms, metrics.listening(listener))
+        (outcome,) = publish_images(target, [order], terms, metrics.listening(listener))
         if isinstance(outcome, Refused):
             raise outcome.error
         metrics.shown([outcome], started)

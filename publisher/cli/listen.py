@@ -11,6 +11,7 @@ import click
 
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.web import parse_address, served_pages
+from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     chosen_target,
     chosen_teller,
@@ -37,6 +38,7 @@ _PLACE = "/webhook"
 
 @click.command()
 @repository_option
+@store_options
 @notify_option
 @metrics_address_option
 @click.option(
@@ -56,7 +58,7 @@ _PLACE = "/webhook"
 def listen(
     patterns: Sequence[str], address: str, secret_file: Path | None, no_secret: bool, registry: str, queue_root: Path,
     platforms: Sequence[str], flat: bool, together: int, wait: float, once: bool, notify: str | None,
-    metrics_address: str, **where: Any,
+    metrics_address: str, podman_store: bool | None, podman_links_to: Path | None, **where: Any,
 ) -> None:  # fmt: skip
     """Publish images when a registry tells that they were pushed.
 
@@ -70,12 +72,13 @@ def listen(
         Reference.parse(f"{registry}/name:tag")
     host, _ = parse_address(address, "address")
     check_door(address, is_loopback(host), secret, no_secret)
-    metrics = Metrics()
+    metrics, teller, chosen = Metrics(), chosen_teller(notify), [parse_platform(text) for text in platforms]
+    store = RepositoryStore(say, podman_store, chosen[0], podman_links_to, teller=teller)
+    registries = CountedRegistry(WishedRegistries(allowed.plain), metrics.asked)
+    terms = Terms(wait=wait, flat=flat, teller=teller)
     publisher = ImagePublisher(
-        chosen_target(**where), CountedRegistry(WishedRegistries(allowed.plain), metrics.asked),
-        [parse_platform(text) for text in platforms],
-        Terms(wait=wait, flat=flat, teller=chosen_teller(notify)), metrics.listening(Silent()),
-    )  # fmt: skip
+        chosen_target(**where, store=store), registries, chosen, terms, metrics.listening(Silent())
+    )
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):
         for path in queue.damaged:
             click.echo(f"{path}: was damaged and is put aside", err=True)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -10,7 +11,9 @@ from typing import IO, Any, TypeVar
 import click
 
 from cvmfsrepo.errors import ContractError
+from cvmfsrepo.layout import Layout
 from cvmfsrepo.web import served_pages
+from publisher.cli.podman import RepositoryStore, say
 from publisher.metrics import Metrics
 from publisher.telling.notifications import NotificationEndpoint, NotificationFile
 from publisher.telling.teller import NOBODY, Teller
@@ -84,17 +87,19 @@ class Group(click.Group):
 
 def chosen_target(
     repository: Path | None, cvmfs: str | None, scratch: Path, cvmfs_root: Path | None, cvmfs_server: str,
-    otherwise: str | None = None,
+    otherwise: str | None = None, store: RepositoryStore | None = None,
 ) -> Target:  # fmt: skip
-    """The repository that a command was told to write to, or `otherwise` the CVMFS repository of this name. UsageError
-    where that is none, or two."""
+    """The repository that a command was told to write to, or `otherwise` the CVMFS repository of this name, with its
+    `store` for podman: the default keeps one of ours up to date. UsageError where that is none, or two."""
+    store = store or RepositoryStore(say)
     if repository is None and cvmfs is None:
         cvmfs = otherwise
     if (repository is None) == (cvmfs is None):
         raise click.UsageError("give either --repository DIR or --cvmfs FQRN")
     if repository is not None:
-        return DirectoryTarget.at(repository)
-    return CvmfsTarget.of(cvmfs or "", scratch, root=cvmfs_root, command=cvmfs_server, warn=_warn)
+        return DirectoryTarget(Layout(repository), finish=store)
+    target = CvmfsTarget.of(cvmfs or "", scratch, root=cvmfs_root, command=cvmfs_server, warn=_warn)
+    return replace(target, finish=replace(store, memory=target.state))
 
 
 def _warn(message: str) -> None:

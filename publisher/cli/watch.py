@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from publisher.cli.podman import store_options
 from publisher.cli.shared import (
     chosen_target,
     metrics_address_option,
@@ -13,7 +14,7 @@ from publisher.cli.shared import (
     repository_option,
     served_metrics,
 )
-from publisher.cli.wishlist import measure, read_recipe, terms_of, wished_option, write_wished
+from publisher.cli.wishlist import measure, read_recipe, store_of, terms_of, wished_option, write_wished
 from publisher.metrics import Metrics
 from publisher.progress import Silent
 from publisher.wishes.counted import CountedRegistry
@@ -27,6 +28,7 @@ from publisher.wishes.watch import Watch
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@store_options
 @notify_option
 @metrics_address_option
 @wished_option
@@ -34,15 +36,17 @@ from publisher.wishes.watch import Watch
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 def watch(
-    recipe: Path, state: Path, notify: str | None, metrics_address: str, wished: Path | None, interval: float,
-    wait: float, **where: Any,
+    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None,
+    metrics_address: str, wished: Path | None, interval: float, wait: float, **where: Any,
 ) -> None:  # fmt: skip
     """Keep a repository as a recipe wishes it.
 
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
     """
     must_be_root()
-    target = chosen_target(**where, otherwise=read_recipe(recipe).cvmfs_repo or None)
+    first = read_recipe(recipe)
+    store = store_of(first, podman_store, podman_links_to, notify)
+    target = chosen_target(**where, otherwise=first.cvmfs_repo or None, store=store)
 
     metrics = Metrics()
 

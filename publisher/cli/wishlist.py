@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     Failure,
     chosen_target,
@@ -34,6 +35,7 @@ wished_option = click.option(
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@store_options
 @notify_option
 @metrics_file_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
@@ -43,8 +45,8 @@ wished_option = click.option(
 @wished_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
-    recipe: Path, state: Path, notify: str | None, check: bool, together: int, wait: float, wished: Path | None,
-    metrics_file: Path | None, as_json: bool, **where: Any,
+    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None, check: bool,
+    together: int, wait: float, wished: Path | None, metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -56,7 +58,9 @@ def wishlist(
         click.echo(f"{recipe}: {len(read.wishes)} wishes, nothing wrong")
         return
     must_be_root()
-    target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
+    store = store_of(read, podman_store, podman_links_to, notify)
+    target = chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
+    known = StateDirectory.at(state)
     metrics = Metrics()
     with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
         plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
@@ -90,6 +94,12 @@ def read_recipe(path: Path) -> Recipe:
 def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:
     """How a recipe wants its images: with flat trees, unless it says no."""
     return Terms(wait=wait, flat=recipe.options.flat is not False, teller=chosen_teller(notify))
+
+
+def store_of(recipe: Recipe, asked: bool | None, links_to: Path | None, notify: str | None) -> RepositoryStore:
+    """The store for podman that a recipe wants, unless the command line says otherwise; for its first platform."""
+    wanted = recipe.options.podman_store if asked is None else asked
+    return RepositoryStore(say, wanted, recipe.options.platforms[0], links_to, teller=chosen_teller(notify))
 
 
 def write_wished(state: StateDirectory, file: Path | None) -> None:

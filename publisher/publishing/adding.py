@@ -31,6 +31,7 @@ def add(
         transaction.add(directories[digest], layout.layer(digest))
         if not form.as_ingested:
             transaction.cut_catalog(layout.layer(digest))  # not in layerfs: there it would be a file of every container
+            transaction.cut_catalog(layout.metadata)
     for digest in {layer.digest: None for image in images for layer in image.left if layer.digest in directories}:
         _add_beside(transaction, digest, directories[digest] / ".metadata")
     for image in images:

@@ -21,6 +21,17 @@ Fill = Callable[[Path, bool], None]
 """Completes the tree of a directory; True where it began as a copy of the base, False where it is empty."""
 
 
+class Finish(Protocol):
+    """What stands in a repository and is computed from all of it, as a store for podman is."""
+
+    def is_due(self, layout: Layout) -> bool:
+        """Whether it has to be made though a publication changes nothing. Called often: one look."""
+
+    def make(self, layout: Layout, is_changing: bool) -> bool:
+        """Makes it of everything that a publication shows, after all else and as its last part; answers whether it was
+        another before. In CVMFS that is inside the transaction: `is_changing`. Its errors are the publication's."""
+
+
 class Transaction(Protocol):
     """One publication. Paths called `final` are paths of `layout`; `changed` says whether `show` changed anything."""
 
@@ -69,7 +80,9 @@ class Transaction(Protocol):
         """Has a file, link or directory go; what is not there is passed over."""
 
     def cut_catalog(self, directory: Path) -> None:
-        """Has a nested catalog begin at a shown or added directory. Only CVMFS has catalogs: elsewhere nothing."""
+        """Has a nested catalog begin at a shown or added directory, and at each directory above it below the root: so a
+        publication changes few and small ones, and readers load no others. Only CVMFS has catalogs: elsewhere nothing.
+        """
 
     def show(self) -> None:
         """Makes the change, and is called once. Where it raises, the repository is as before, or holds content

@@ -16,7 +16,7 @@ from typing import IO, Self
 
 from cvmfsrepo.errors import ContractError, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from cvmfsrepo.layout import Layout
-from publisher.transactions.contract import Transaction
+from publisher.transactions.contract import Finish, Transaction
 from publisher.transactions.directory import refusal
 from publisher.transactions.lock import held
 from publisher.transactions.union import CvmfsTransaction, Template, Warn
@@ -112,6 +112,7 @@ class CvmfsTarget:
     server: CvmfsServer
     settings: Path
     warn: Warn = _warn
+    finish: Finish | None = None
 
     @classmethod
     def of(
@@ -123,14 +124,16 @@ class CvmfsTarget:
         command: str = "cvmfs_server",
         settings: Path = SETTINGS,
         warn: Warn = _warn,
+        finish: Finish | None = None,
     ) -> Self:
-        """Checks the names. `root` is where the repository is mounted, `settings` where those of repositories are."""
+        """Checks the names. `root` is where the repository is mounted, `settings` where those of repositories are;
+        `finish` is made in each publication."""
         if not _FQRN.fullmatch(fqrn):
             raise InvalidArgument("repository", fqrn, "is not the name of a CVMFS repository", "it is like a host name")
         root = root or Path("/cvmfs") / fqrn
         if scratch.absolute().is_relative_to(root):
             raise InvalidArgument("scratch directory", str(scratch), "lies in the repository", "use a local disk")
-        return cls(Layout(root), scratch.absolute() / fqrn, CvmfsServer(fqrn, command), settings / fqrn, warn)
+        return cls(Layout(root), scratch.absolute() / fqrn, CvmfsServer(fqrn, command), settings / fqrn, warn, finish)
 
     @contextmanager
     def begin(self, wait: float = 0) -> Iterator[Transaction]:
@@ -139,7 +142,7 @@ class CvmfsTarget:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             with held(self.state / "lock", str(self.layout.root), wait):
                 self._look()
-                transaction = CvmfsTransaction(self.layout, self.state, self.server, wait, self.warn)
+                transaction = CvmfsTransaction(self.layout, self.state, self.server, wait, self.warn, self.finish)
                 transaction.recover()
                 try:
                     yield transaction

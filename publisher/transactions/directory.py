@@ -15,7 +15,7 @@ from pathlib import Path
 from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied, ResourceExhausted, Unavailable
 from cvmfsrepo.layout import Layout
 from publisher.transactions.collected import Collected, make_directories
-from publisher.transactions.contract import Transaction
+from publisher.transactions.contract import Finish, Transaction
 from publisher.transactions.lock import held
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -23,10 +23,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class DirectoryTarget:
-    """A directory as a repository. `durable=False` leaves out waiting for the disk, for what is thrown away."""
+    """A directory as a repository. `durable=False` leaves out waiting for the disk, for what is thrown away; `finish`
+    is made after each change, and by the next publication where a run was killed before it."""
 
     layout: Layout
     durable: bool = True
+    finish: Finish | None = None
 
     @classmethod
     def at(cls, root: Path, durable: bool = True) -> "DirectoryTarget":
@@ -38,7 +40,7 @@ class DirectoryTarget:
         try:
             state = _state_of(self.layout)
             with held(state / "lock", str(self.layout.root), wait):
-                transaction = DirectoryTransaction(self.layout, self.durable)
+                transaction = DirectoryTransaction(self.layout, self.durable, self.finish)
                 transaction.clear()
                 try:
                     yield transaction
@@ -52,9 +54,10 @@ class DirectoryTarget:
 class DirectoryTransaction(Collected):
     """Nothing of it is seen before `show`."""
 
-    def __init__(self, layout: Layout, durable: bool) -> None:
+    def __init__(self, layout: Layout, durable: bool, finish: Finish | None = None) -> None:
         super().__init__(layout, layout.publisher_state / "staging")
-        self._durable = durable
+        self._durable, self._finish = durable, finish
+        self._unfinished = layout.publisher_state / "unfinished"
 
     @property
     def copies(self) -> bool:
@@ -67,17 +70,25 @@ class DirectoryTransaction(Collected):
         """By renames; announcements only when all content is on the disk."""
         for make, final in self._made:
             self.announce_file(make(None), final)
+        removed = self._removed()
+        self.changed = bool(self._content or self._announcements or removed)
+        if self._finish and self.changed:
+            self._unfinished.touch()
         for part in (self._content, self._announcements):
             if part:
                 self._settle()
             for staged, final in part:
                 self._place(staged, final)
-        removed = self._removed()
         for final in removed:
             final.rename(self.stage())
-        if self._content or self._announcements or removed:
+        if self.changed:
             self._settle()
-            self.changed = True
+        self._make_finish()
+
+    def _make_finish(self) -> None:
+        if self._finish and (self._unfinished.exists() or self._finish.is_due(self.layout)):
+            self.changed |= self._finish.make(self.layout, is_changing=False)
+            self._unfinished.unlink(missing_ok=True)
 
     def _place(self, staged: Path, final: Path) -> None:
         make_directories(final.parent, self.layout.root)

@@ -23,7 +23,7 @@ from cvmfsrepo.errors import ContractError
 from cvmfsrepo.layout import CATALOG_MARKER, Layout
 from cvmfsrepo.repository import Repository
 from publisher.transactions.collected import Collected, make_directories, write_file
-from publisher.transactions.contract import Fill
+from publisher.transactions.contract import Fill, Finish
 from publisher.transactions.copying import LONGEST_VALUE, Copied
 from publisher.transactions.directory import refusal
 from publisher.transactions.pending import Pending
@@ -91,12 +91,15 @@ class Marked:
 class CvmfsTransaction(Collected):
     """`cvmfs_server` is not called before `show`."""
 
-    def __init__(self, layout: Layout, state: Path, server: Server, wait: float, warn: Warn) -> None:
+    def __init__(
+        self, layout: Layout, state: Path, server: Server, wait: float, warn: Warn, finish: Finish | None = None
+    ) -> None:
         super().__init__(layout, state / "staging")
+        self._finish = finish
         self._server, self._wait, self._warn = server, wait, warn
         self._pending = Pending(state / "pending", layout.root)
         self._marked = Marked(server, layout.root, state / "transaction", warn)
-        self._catalogs: list[Path] = []
+        self._catalogs: dict[Path, None] = {}
         self._tree: tuple[Path, Path, Fill] | None = None
 
     @property
@@ -112,8 +115,10 @@ class CvmfsTransaction(Collected):
             super().add_tree(final, fill)
 
     def cut_catalog(self, directory: Path) -> None:
-        if not (directory / CATALOG_MARKER).exists():
-            self._catalogs.append(directory)
+        above = [path for path in directory.parents if self.layout.root in path.parents]
+        for each in (directory, *above):
+            if not (each / CATALOG_MARKER).exists():
+                self._catalogs[each] = None
 
     def show(self) -> None:
         """By one publication, or by three where there are deletions; by none where nothing is to be changed."""
@@ -127,7 +132,7 @@ class CvmfsTransaction(Collected):
                     self._show_rest(copied, removals, revision)
             shown, self.changed = not held, True
             self._pending.complete(self._server.ingest)
-        if not shown and (self._announcements or removals):
+        if not shown and (self._announcements or removals or self._is_due()):
             revision = self._next_revision()
             with self._open():
                 self._show_rest(copied, removals, revision)
@@ -175,6 +180,11 @@ class CvmfsTransaction(Collected):
             self._place(staged, final, copied)
         for final in removals:
             _remove(final)
+        if self._finish:
+            self._finish.make(self.layout, is_changing=True)
+
+    def _is_due(self) -> bool:
+        return self._finish is not None and (self.changed or self._finish.is_due(self.layout))
 
     def _place(self, staged: Path, final: Path, copied: Copied) -> None:
         make_directories(final.parent, self.layout.root)

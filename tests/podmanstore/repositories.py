@@ -10,6 +10,7 @@ from cvmfsrepo.repository import Repository
 from podmanstore.configs import Cache, Fetched
 from podmanstore.gather import Gathered, Terms, gather
 from podmanstore.places import Place
+from podmanstore.reading import Remembered
 from podmanstore.values import HeldImage, HeldLayer, Mount
 from publisher.publishing.form import OURS, Form
 from tests.images.ocilayout import Compression, Image, write_image
@@ -65,7 +66,7 @@ class Shelf:
         place: Place | None = None,
     ) -> Gathered:
         terms = Terms(mount, platform, only)
-        return gather([place or self.place()], known or {}, terms, self.cache, fetch)
+        return gather([place or self.place()], Remembered(known or {}), terms, self.cache, fetch)
 
     @property
     def cache(self) -> Cache:

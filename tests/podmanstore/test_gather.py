@@ -16,6 +16,7 @@ from cvmfsrepo.oci import Platform
 from cvmfsrepo.tree import Notation
 from podmanstore.gather import Terms, gather
 from podmanstore.held import compression_of
+from podmanstore.reading import Remembered
 from podmanstore.values import HeldLayer, Mount
 from publisher.publishing.form import Form
 from tests.images.ocilayout import Image, write_image
@@ -272,7 +273,7 @@ def test_several_repositories(tmp_path: Path) -> None:
     one, two = Shelf(tmp_path / "one"), Shelf(tmp_path / "two")
     one.publish("one:1", BASE)
     two.publish("two:1", BASE, DELETING)
-    gathered = gather([one.place(), two.place()], {}, Terms(Mount.BOTH, AMD64), one.cache)
+    gathered = gather([one.place(), two.place()], Remembered(), Terms(Mount.BOTH, AMD64), one.cache)
     targets = {image.names[0]: [Path(layer.target).parents[3].parent.name for layer in image.layers]
                for image in gathered.images}  # fmt: skip
     assert targets == {"registry.example/one:1": ["one"], "registry.example/two:1": ["one", "two"]}

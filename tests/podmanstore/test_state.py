@@ -27,9 +27,9 @@ STATE_OF_ALL = State(Mount.BOTH, "request", (7, None), named(*LAYERS), (LeftOut(
 
 def test_a_state_is_read_back(tmp_path: Path) -> None:
     """Whole; layers with the same shim share it again."""
-    assert find_state(tmp_path) is None
-    assert keep_state(tmp_path, STATE_OF_ALL)
-    found = find_state(tmp_path)
+    assert find_state(tmp_path / STATE) is None
+    assert keep_state(tmp_path / STATE, STATE_OF_ALL)
+    found = find_state(tmp_path / STATE)
     assert found == STATE_OF_ALL
     assert found.layers[LAYERS[0].layer].hide is found.layers[LAYERS[1].layer].hide
     assert found.layers[LAYERS[0].layer].hide == CATALOG
@@ -37,9 +37,9 @@ def test_a_state_is_read_back(tmp_path: Path) -> None:
 
 def test_the_same_state_is_not_written_again(tmp_path: Path) -> None:
     """A build that changes nothing writes nothing."""
-    keep_state(tmp_path, STATE_OF_ALL)
+    keep_state(tmp_path / STATE, STATE_OF_ALL)
     inode = (tmp_path / STATE).stat().st_ino
-    assert not keep_state(tmp_path, STATE_OF_ALL)
+    assert not keep_state(tmp_path / STATE, STATE_OF_ALL)
     assert (tmp_path / STATE).stat().st_ino == inode
 
 
@@ -61,7 +61,7 @@ def test_a_shim_is_written_once() -> None:
 def test_a_damaged_state(tmp_path: Path, content: bytes) -> None:
     """Counts as none."""
     (tmp_path / STATE).write_bytes(content)
-    assert find_state(tmp_path) is None
+    assert find_state(tmp_path / STATE) is None
 
 
 @given(st.data())
@@ -75,6 +75,6 @@ def test_a_flipped_byte(data: st.DataObject) -> None:
 def test_a_staged_file_of_a_dead_build(tmp_path: Path) -> None:
     """Is written over."""
     (tmp_path / f"{STATE}-new").write_bytes(b"half")
-    keep_state(tmp_path, STATE_OF_ALL)
-    assert find_state(tmp_path) == STATE_OF_ALL
+    keep_state(tmp_path / STATE, STATE_OF_ALL)
+    assert find_state(tmp_path / STATE) == STATE_OF_ALL
     assert [path.name for path in tmp_path.iterdir()] == [STATE]

@@ -63,12 +63,25 @@ def test_a_flat_tree_on_a_known_one_begins_as_its_copy(tmp_path: Path, cvmfs: Pu
 
 
 def test_catalogs_are_cut_above_layers_and_at_trees(tmp_path: Path, cvmfs: Published) -> None:
-    """A marker in a layerfs would be a file of every container; a flat tree has it at its root, as readers know it."""
+    """A marker in a layerfs would be a file of every container; a flat tree has it at its root, as readers know it. The
+    directories above have one as well, so that the root's catalog, which each client loads anew, stays small."""
     image = publish(cvmfs, tmp_path, "image", BASE)
-    layer = Layout(cvmfs.root).layer(Digest.parse(image.layers[0]))
-    assert (layer / CATALOG_MARKER).is_file()
-    assert not (layer / "layerfs" / CATALOG_MARKER).exists()
-    assert ((cvmfs.root / image.ref).resolve(strict=True) / CATALOG_MARKER).is_file()
+    layout = Layout(cvmfs.root)
+    layer, tree = layout.layer(Digest.parse(image.layers[0])), (cvmfs.root / image.ref).resolve(strict=True)
+    for directory in (layer, tree):
+        for cut in (directory, directory.parent, directory.parent.parent):
+            assert (cut / CATALOG_MARKER).is_file()
+    assert (layout.metadata / CATALOG_MARKER).is_file()
+    assert {path.parent for path in cvmfs.root.rglob(CATALOG_MARKER)} - {
+        layer,
+        *layer.parents,
+        tree,
+        *tree.parents,
+        layout.metadata,
+    } == set()
+    assert not (cvmfs.root / CATALOG_MARKER).exists()
+    found = Repository("test", layout)
+    assert [str(reference) for reference in found.walk_images()] == [image.ref]
 
 
 def test_the_index_tells_the_revision_that_shows_it(tmp_path: Path, cvmfs: Published) -> None:

@@ -4,13 +4,15 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cvmfsrepo.errors import Unavailable
-from publisher.transactions.contract import Fill, Target, Transaction
+from cvmfsrepo.layout import Layout
+from publisher.transactions.contract import Fill, Finish, Target, Transaction
 from publisher.transactions.directory import DirectoryTarget
 from tests.cvmfsserver.fixture import cvmfs_repository
 
@@ -21,14 +23,23 @@ class Wrong(Exception):
     """What a body raises."""
 
 
+Finishing = Callable[[Finish | None], Target]
+"""Makes a target that has something computed in each publication."""
+
+
 @pytest.fixture(params=["directory", "cvmfs"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+def finishing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Finishing]:
     if request.param == "directory":
         (tmp_path / "repository").mkdir()
-        yield DirectoryTarget.at(tmp_path / "repository", durable=False)
+        yield lambda finish: DirectoryTarget(Layout(tmp_path / "repository"), durable=False, finish=finish)
     else:
         with cvmfs_repository(tmp_path) as published:
-            yield published.target
+            yield lambda finish: replace(published.target, finish=finish)
+
+
+@pytest.fixture
+def target(finishing: Finishing) -> Target:
+    return finishing(None)
 
 
 def seen(target: Target) -> set[str]:
@@ -176,6 +187,52 @@ def test_errors_propagate(target: Target) -> None:
         transaction.announce_file(b"x", root / "announced")
         transaction.show()
     assert (root / "announced").is_file()
+
+
+class Counted:
+    """What is computed from a whole repository: how many names there are at its root."""
+
+    def __init__(self, due: bool = False, problem: Exception | None = None) -> None:
+        self.due, self.problem, self.made = due, problem, 0
+
+    def is_due(self, layout: Layout) -> bool:
+        return self.due
+
+    def make(self, layout: Layout, is_changing: bool) -> bool:
+        if self.problem:
+            raise self.problem
+        self.made += 1
+        names = [name for name in os.listdir(layout.root) if not name.startswith(".") and name != "count"]
+        (layout.root / "count").write_text(str(len(names)))
+        return True
+
+
+def announce(target: Target, name: str) -> bool:
+    with target.begin() as transaction:
+        transaction.announce_file(b"x", target.layout.root / name)
+        transaction.show()
+        return transaction.changed
+
+
+def test_what_is_computed_is_made_of_all_that_is_shown(finishing: Finishing) -> None:
+    """In the same publication, after each change; without one only where it is due."""
+    target = finishing(finish := Counted())
+    for name in ("a", "b", "b"):
+        announce(target, name)
+    assert ((target.layout.root / "count").read_text(), finish.made) == ("2", 2)
+    finish.due = True
+    assert announce(target, "b")
+    assert finish.made == 3
+
+
+def test_what_could_not_be_computed(finishing: Finishing) -> None:
+    """Fails the publication, and is made by the next one of anything."""
+    target = finishing(finish := Counted(problem=Wrong()))
+    with pytest.raises(Wrong):
+        announce(target, "a")
+    finish.problem = None
+    announce(target, "a")
+    assert ((target.layout.root / "count").read_text(), finish.made) == ("1", 1)
 
 
 def test_one_publisher_at_a_time(target: Target) -> None:

@@ -1,0 +1,115 @@
+"""The repository's own store for podman, which `podmanstore` makes as the last part of each publication."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cvmfsrepo.layout import CATALOG_MARKER, Layout
+from cvmfsrepo.oci import Platform
+from cvmfsrepo.repository import Repository
+from podmanstore.build import Built, Request, build, build_and_prune
+from podmanstore.gather import Terms
+from podmanstore.places import Place
+from podmanstore.records import LAYERS_JSON, OURS
+from podmanstore.state import STATE, find_state
+from podmanstore.values import Mount
+from publisher.telling.events import Action, Event
+from publisher.telling.teller import NOBODY, Teller
+
+AMD64 = Platform("linux", "amd64")
+
+_BEGINNING = 4096
+"""Bytes of an index that show whose it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryStore:
+    """`podmanStore` of a repository. Where it is not `asked` for, one of ours that is there is kept up to date, and
+    somebody else's is left alone. A new one is for `platform`, with links that lead to the root `links_to` (None: where
+    the repository is published from); one that is there stays as it is in both. `memory` is the directory for what a
+    build remembers (None: in the store); `prune` takes out the layers that no image has any more. `say` is told what
+    was done and what was left out."""
+
+    say: Callable[[str], None]
+    asked: bool | None = None
+    platform: Platform = AMD64
+    links_to: Path | None = None
+    memory: Path | None = None
+    prune: bool = False
+    teller: Teller = NOBODY
+
+    def is_due(self, layout: Layout) -> bool:
+        return bool(self.asked) and not _is_ours(layout.podman_store)
+
+    def make(self, layout: Layout, is_changing: bool) -> bool:
+        """FailedPrecondition where it is asked for and the repository has somebody else's."""
+        if self.asked is False or not (self.asked or _is_ours(layout.podman_store)):
+            return False
+        started = time.monotonic()
+        self.teller.tell(start := Event(action=Action.START_PODMAN))
+        built = self._built(layout, is_changing)
+        if is_changing:
+            (layout.podman_store / CATALOG_MARKER).touch()
+        elapsed = time.monotonic() - started
+        self.teller.tell(Event(action=Action.END_PODMAN, id=start.id, elapsed=elapsed, status="ok"))
+        for out in built.left_out:
+            self.say(f"podman store: left out: {out.name}: {out.reason}")
+        if built.changes:
+            self.say(f"podman store: {built.changes}")
+        return bool(built.changes)
+
+    def _built(self, layout: Layout, is_changing: bool) -> Built:
+        layout = Layout(layout.root.absolute())
+        memory = self.memory / "podman-store.state" if self.memory else None
+        links_to, platform = _as_before(memory or layout.podman_store / STATE) or (layout.root, self.platform)
+        place = Place(Repository(layout.root.name, layout), self.links_to or links_to, is_changing=is_changing)
+        request = Request((place,), layout.podman_store, Terms(Mount.BOTH, platform), memory=memory)
+        if self.prune:
+            build_and_prune(request, dry_run=False)
+        return build(request)
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option(
+        "--podman-store/--no-podman-store", default=None,
+        help="Keep a store for podman in the repository. [default: where there is one already]",
+    ),
+    click.option(
+        "--podman-links-to", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        help="Where users of that store see the repository, if elsewhere than it is published from.",
+    ),
+)  # fmt: skip
+
+
+def store_options(command: _Command) -> _Command:
+    """The options of a store. The command takes them as `podman_store` and `podman_links_to`."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
+
+
+def say(message: str) -> None:
+    """On stderr, where warnings are."""
+    click.echo(message, err=True)
+
+
+def _is_ours(store: Path) -> bool:
+    try:
+        with open(store / LAYERS_JSON, "rb") as index:
+            return OURS.encode() in index.read(_BEGINNING)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _as_before(memory: Path) -> tuple[Path, Platform] | None:
+    """Where the links of the last build lead and what it is for: users' own images stand on both."""
+    if (state := find_state(memory)) is None:
+        return None
+    request = json.loads(state.request)
+    ((_, links_to),) = request["repositories"]
+    return Path(links_to), Platform(*request["platform"])
