@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from cvmfsrepo.errors import InvalidArgument
+from cvmfsrepo.web import parse_address
 from snapshotter.log import LEVELS
 from snapshotter.policy import Policy
-from snapshotter.web import parse_address
 
 DEFAULT_PATH = Path("/etc/containerd-cvmfs-grpc/config.toml")
 DEFAULT_REPOSITORY = "unpacked.cern.ch"

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
+from cvmfsrepo.web import Page
 from snapshotter.health import Heart
 from snapshotter.metrics import Metrics
-from snapshotter.web import Page
 
 _TEXT = "text/plain; charset=utf-8"
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import grpc
 
 from cvmfsrepo.errors import FailedPrecondition
+from cvmfsrepo.web import served_pages
 from protos.containerd.services.snapshots.v1.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
 from protos.cvmfs.snapshotter.admin.v1.admin_pb2_grpc import add_AdminServicer_to_server
 from snapshotter.admin.address import admin_address
@@ -42,7 +43,6 @@ from snapshotter.shimstore import ShimStore
 from snapshotter.snapshotter import Snapshotter
 from snapshotter.socket import bind_private, bound_socket
 from snapshotter.sources import Sources
-from snapshotter.web import served_pages
 from snapshotter.workers import Workers
 
 _log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ EDGES: Mapping[str, tuple[str, ...]] = {
     "protos": _GRPC,
     "sqlite3": ("snapshotter/metastore.py", "snapshotter/database.py", "snapshotter/index/database.py"),
     "fuse": ("cvmfsrepo/standin.py",),
-    "prometheus_client": ("snapshotter/metrics.py",),
+    "prometheus_client": ("snapshotter/metrics.py", "publisher/metrics.py"),
     "xattr": _XATTR,
     **dict.fromkeys(("os.getxattr", "os.setxattr", "os.listxattr", "os.removexattr"), _XATTR),
     "subprocess": _PROCESS,

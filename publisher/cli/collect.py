@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from publisher.cli.podman import RepositoryStore, say
-from publisher.cli.shared import chosen_target, must_be_root, repository_option
+from publisher.cli.shared import chosen_target, metrics_file_option, must_be_root, repository_option
 from publisher.cli.tables import size, table_of
 from publisher.collecting.collect import Report, Terms, rehearse
 from publisher.collecting.collect import collect as run
@@ -16,6 +16,8 @@ from publisher.collecting.expiry import Rule, parse_wished
 from publisher.collecting.leasing import leased_digests
 from publisher.collecting.memory import MemoryFile
 from publisher.collecting.reachable import Leases
+from publisher.metrics import Metrics
+from publisher.wishes.expiring import read_expiring
 from publisher.wishes.state import DEFAULT
 
 _PATH = click.Path(path_type=Path)
@@ -40,13 +42,19 @@ _ABOVE = 0.0
     "--expire", "expiry", multiple=True, metavar="PATTERN=DAYS", help="Withdraw such images. May be repeated."
 )
 @click.option("--wished", type=_PATH, help="References that never expire, one a line.")
+@click.option(
+    "--recipe-state", "recipe_states", multiple=True, type=click.Path(path_type=Path, exists=True),
+    help="--state of a recipe with expire-days, if not the same. May be repeated.",
+)  # fmt: skip
 @click.option("--despite-store", is_flag=True, help="Let go also layers that only podmanStore lists.")
 @click.option("--at-once", type=click.IntRange(1), default=1000, show_default=True, help="Things a publication.")
 @click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
+@metrics_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def collect(
     state: Path, dry_run: bool, grace: float, leases: tuple[str, ...], lease_days: float, expiry: tuple[str, ...],
-    wished: Path | None, despite_store: bool, at_once: int, wait: float, as_json: bool, **where: Any,
+    wished: Path | None, recipe_states: tuple[Path, ...], despite_store: bool, at_once: int, wait: float,
+    metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Remove what no published name leads to.
 
@@ -59,17 +67,23 @@ def collect(
     def leased() -> Leases:
         return leased_digests(leases, time.time(), lease_days, _warn)
 
+    expiring = read_expiring([state, *recipe_states])
     terms = Terms(
         memory=MemoryFile.at(state, target.layout.root),
         grace=grace,
         at_once=at_once,
         wait=wait,
         with_store=not despite_store,
-        rules=tuple(map(Rule.parse, expiry)),
+        rules=(*map(Rule.parse, expiry), *expiring.rules),
+        pushed=expiring.pushed,
         wished=parse_wished(wished.read_text()) if wished else (),
         leases=leased if leases else None,
     )
-    report = rehearse(target.layout, terms) if dry_run else run(target, terms)
+    metrics = Metrics()
+    with metrics.written(None if dry_run else metrics_file):
+        report = rehearse(target.layout, terms) if dry_run else run(target, terms)
+        metrics.collected(thing for thing in report.things if thing.fate == "goes")
+        metrics.succeeded()
     click.echo(msgspec.json.encode(report).decode() if as_json else _text(report))
 
 

@@ -1,6 +1,7 @@
 """`cvmfs-publisher image`: one image."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ from rich.console import Console
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
 from publisher.cli.podman import RepositoryStore, say, store_options
-from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
+from publisher.cli.shared import (
+    Failure,
+    chosen_target,
+    chosen_teller,
+    metrics_file_option,
+    must_be_root,
+    notify_option,
+    repository_option,
+)
+from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
@@ -44,11 +54,12 @@ from publisher.unpacking import asingested
 @click.option("--take-over", is_flag=True, help="Read layers of another publisher once more, for their records.")
 @store_options
 @notify_option
+@metrics_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool, ingest_owner: str,
     no_record: bool, layers: int, flat: bool, take_over: bool, podman_store: bool | None, podman_links_to: Path | None,
-    notify: str | None, as_json: bool, **where: Any,
+    notify: str | None, metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -62,14 +73,19 @@ def image(
         raise click.UsageError("--as-ingested is for directories of tests: a CVMFS repository has its own losses")
     form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)
     reference, teller = Reference.parse(name) if name else None, chosen_teller(notify)
-    opened = open_source(source, chosen := parse_platform(platform))
+    chosen, metrics, started = parse_platform(platform), Metrics(), time.time()
     target = chosen_target(**where, store=RepositoryStore(say, podman_store, chosen, podman_links_to, teller=teller))
-    with shown(Console(stderr=True)) as listener:
-        order = Order(opened, reference)
+    with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
+        order = Order(open_source(source, chosen), reference)
         terms = Terms(form, workers=layers, flat=flat, take_over=take_over, teller=teller)
-        (outcome,) = publish_images(target, [order], terms, listener)
-    if isinstance(outcome, Refused):
-        raise outcome.error
+        (outcome,) = publish_images(target, [order], terms, metrics.listening(listener))
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        metrics.shown([outcome], started)
+        if outcome.error:
+            metrics.failed(outcome.error)
+        else:
+            metrics.succeeded()
     click.echo(json.dumps(_document(outcome)) if as_json else _text(outcome))
     if outcome.problem:
         raise Failure(outcome.problem)

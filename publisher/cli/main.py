@@ -6,6 +6,7 @@ import click
 
 from publisher.cli.collect import collect
 from publisher.cli.image import image
+from publisher.cli.listen import listen
 from publisher.cli.remove import remove
 from publisher.cli.shared import Group
 from publisher.cli.status import status
@@ -31,7 +32,7 @@ def command() -> None:
     """Writes container images into the tree of an unpacked CVMFS repository."""
 
 
-for _command in (image, remove, collect, wishlist, watch, status, verify_command):
+for _command in (image, remove, collect, wishlist, watch, listen, status, verify_command):
     command.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -11,7 +12,9 @@ import click
 
 from cvmfsrepo.errors import ContractError
 from cvmfsrepo.layout import Layout
+from cvmfsrepo.web import served_pages
 from publisher.cli.podman import RepositoryStore, say
+from publisher.metrics import Metrics
 from publisher.telling.notifications import NotificationEndpoint, NotificationFile
 from publisher.telling.teller import NOBODY, Teller
 from publisher.transactions.contract import Target
@@ -40,6 +43,19 @@ def repository_option(command: _Command) -> _Command:
 notify_option = click.option(
     "--notify", metavar="FILE|URL", help="Tell what happens as JSON lines, in DUCC's words, to a file or an address."
 )
+
+
+metrics_file_option = click.option(
+    "--metrics-file", type=_PATH, metavar="FILE", help="Write metrics for node_exporter's textfile collector."
+)
+metrics_address_option = click.option(
+    "--metrics-address", default="", metavar="HOST:PORT", help="Serve /metrics and /healthz there."
+)
+
+
+def served_metrics(address: str, metrics: Metrics) -> AbstractContextManager[object]:
+    """Serves the pages for the block, if an address says where."""
+    return served_pages(address, metrics.pages()) if address else nullcontext()
 
 
 def chosen_teller(notify: str | None) -> Teller:

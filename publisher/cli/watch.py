@@ -6,8 +6,18 @@ from typing import Any
 import click
 
 from publisher.cli.podman import store_options
-from publisher.cli.shared import chosen_target, must_be_root, notify_option, repository_option
-from publisher.cli.wishlist import read_recipe, store_of, terms_of
+from publisher.cli.shared import (
+    chosen_target,
+    metrics_address_option,
+    must_be_root,
+    notify_option,
+    repository_option,
+    served_metrics,
+)
+from publisher.cli.wishlist import measure, read_recipe, store_of, terms_of, wished_option, write_wished
+from publisher.metrics import Metrics
+from publisher.progress import Silent
+from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
@@ -20,12 +30,14 @@ from publisher.wishes.watch import Watch
 @repository_option
 @store_options
 @notify_option
+@metrics_address_option
+@wished_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 def watch(
     recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None,
-    interval: float, wait: float, **where: Any,
+    metrics_address: str, wished: Path | None, interval: float, wait: float, **where: Any,
 ) -> None:  # fmt: skip
     """Keep a repository as a recipe wishes it.
 
@@ -36,13 +48,22 @@ def watch(
     store = store_of(first, podman_store, podman_links_to, notify)
     target = chosen_target(**where, otherwise=first.cvmfs_repo or None, store=store)
 
+    metrics = Metrics()
+
     def run(read: Recipe) -> tuple[Outcome, ...]:
-        registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
+        plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
+        registry = CountedRegistry(WishedRegistries(plain), metrics.asked)
         known = StateDirectory.at(state)
-        return Pass(target, registry, known, terms_of(read, wait, notify), patient=True, stopped=loop.stop.is_set).run(
-            read
-        )
+        outcomes = Pass(
+            target, registry, known, terms_of(read, wait, notify), patient=True,
+            listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
+        ).run(read)  # fmt: skip
+        measure(metrics, outcomes)
+        write_wished(known, wished)
+        return outcomes
 
     loop = Watch(lambda: parse_recipe(recipe.read_bytes(), str(recipe)), run, click.echo, interval)
-    with loop.signalled():
+    with loop.signalled(), served_metrics(metrics_address, metrics) as place:
+        if place:
+            click.echo(f"metrics on http://{place}/metrics")
         loop.for_ever()

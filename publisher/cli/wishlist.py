@@ -8,13 +8,28 @@ import click
 from rich.console import Console
 
 from publisher.cli.podman import RepositoryStore, say, store_options
-from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
+from publisher.cli.shared import (
+    Failure,
+    chosen_target,
+    chosen_teller,
+    metrics_file_option,
+    must_be_root,
+    notify_option,
+    repository_option,
+)
+from publisher.durable import write_durably
+from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Terms
+from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
+
+wished_option = click.option(
+    "--wished", type=click.Path(path_type=Path), help="Write the references that never expire here, one a line."
+)
 
 
 @click.command()
@@ -22,15 +37,16 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @repository_option
 @store_options
 @notify_option
+@metrics_file_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
 @click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
 @click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
-@click.option("--wished", type=click.Path(path_type=Path), help="Write the wanted references here, one a line.")
+@wished_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
     recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None, check: bool,
-    together: int, wait: float, wished: Path | None, as_json: bool, **where: Any,
+    together: int, wait: float, wished: Path | None, metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -45,13 +61,18 @@ def wishlist(
     store = store_of(read, podman_store, podman_links_to, notify)
     target = chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
     known = StateDirectory.at(state)
-    with shown(Console(stderr=True)) as listener:
-        registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
-        outcomes = Pass(target, registry, known, terms_of(read, wait, notify), together, listener=listener).run(read)
+    metrics = Metrics()
+    with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
+        plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
+        registry = CountedRegistry(WishedRegistries(plain), metrics.asked)
+        outcomes = Pass(
+            target, registry, known, terms_of(read, wait, notify), together, listener=metrics.listening(listener),
+            observer=metrics,
+        ).run(read)  # fmt: skip
+        measure(metrics, outcomes)
     for path in known.damaged:
         click.echo(f"{path}: was damaged and is put aside", err=True)
-    if wished and (wanted := known.wanted()):
-        wished.write_text("".join(f"{name}\n" for name in wanted.references))
+    write_wished(known, wished)
     click.echo(_document(outcomes) if as_json else _text(outcomes))
     if not all(outcome.is_complete for outcome in outcomes):
         raise SystemExit(1)
@@ -79,6 +100,19 @@ def store_of(recipe: Recipe, asked: bool | None, links_to: Path | None, notify: 
     """The store for podman that a recipe wants, unless the command line says otherwise; for its first platform."""
     wanted = recipe.options.podman_store if asked is None else asked
     return RepositoryStore(say, wanted, recipe.options.platforms[0], links_to, teller=chosen_teller(notify))
+
+
+def write_wished(state: StateDirectory, file: Path | None) -> None:
+    """What `collect --wished` may be told, whole and by rename."""
+    if file and (wanted := state.wanted()):
+        write_durably(file, "".join(f"{name}\n" for name in wanted.lasting).encode())
+
+
+def measure(metrics: Metrics, outcomes: tuple[Outcome, ...]) -> None:
+    """What became of a pass."""
+    metrics.passed(outcome.word for outcome in outcomes)
+    if all(outcome.is_complete for outcome in outcomes):
+        metrics.succeeded()
 
 
 def _document(outcomes: tuple[Outcome, ...]) -> str:

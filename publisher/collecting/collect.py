@@ -6,8 +6,8 @@ on: the times that it noted are on the disk before the first removal.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -28,7 +28,8 @@ from publisher.transactions.contract import Target
 class Terms:
     """What is asked of a collection. `grace` in days; `at_once` things at most go in one publication; `wait` seconds
     for another publisher; `with_store` has what podman's store lists stay. `rules` say which names expire, but for
-    those in `wished`. `leases` is asked anew before each removal."""
+    those in `wished`; days of names in `pushed` are counted from then, if that is later. `leases` is asked anew before
+    each removal."""
 
     memory: MemoryFile
     grace: float = 7
@@ -37,6 +38,7 @@ class Terms:
     with_store: bool = True
     rules: tuple[Rule, ...] = ()
     wished: Collection[str] = ()
+    pushed: Mapping[str, float] = field(default_factory=dict)
     leases: Callable[[], Leases] | None = None
     clock: Callable[[], float] = time.time
 
@@ -113,7 +115,10 @@ def _look(layout: Layout, terms: Terms) -> _Look:
     now, memory = terms.clock(), terms.memory.read()
     leases = terms.leases() if terms.leases else {}
     survey = read_survey(layout, with_leases=bool(leases))
-    over = expired(survey.names, terms.rules, terms.wished, memory.wished, now)
+    last = {**memory.wished}
+    for name, at in terms.pushed.items():
+        last[name] = max(last.get(name, 0), at)
+    over = expired(survey.names, terms.rules, terms.wished, last, now)
     kept = kept_things(without(survey, {one.name for one in over}), leases, terms.with_store)
     since = aged(memory.since, (thing.key for thing in things_of(survey) if thing not in kept), now)
     plan = planned(survey, kept, since, over, terms.grace, now)

@@ -58,7 +58,8 @@ def expired(
     last_wished: Mapping[str, float],
     now: float,
 ) -> tuple[Expired, ...]:
-    """`wished` are names that are wished for now, `last_wished` when others last were."""
+    """`wished` are names that are wished for now, `last_wished` when others last were, or when something was pushed
+    under them."""
     found = [*names]
     platforms = {
         (_repository(name.name), str(digest)) for name in found if name.name in wished for digest in name.platforms

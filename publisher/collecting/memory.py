@@ -6,8 +6,6 @@ period and nothing else. What becomes reachable, or is leased, is forgotten; whe
 begins anew.
 """
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from cvmfsrepo.errors import DataLoss, FailedPrecondition
+from publisher.durable import write_durably
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -69,14 +68,4 @@ class MemoryFile:
         if self.path.is_file() and self.path.read_bytes() == content:
             return
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                os.fchmod(stream.fileno(), 0o644)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.rename(name, self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_durably(self.path, content)

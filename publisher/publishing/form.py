@@ -78,7 +78,7 @@ class Report:
     `taken` over, and that are there without a record of ours and were `left` as they are, and of `foreign` ones, which
     are skipped; compressed `read` bytes,
     and `changed` if anything of the repository was; `flat` what became of its flat tree, "" where there is none;
-    `problem` why it was asked for and is not there, or ""."""
+    `error` why it was asked for and is not there, and `problem` that in words, or ""."""
 
     reference: Reference
     manifest: Digest
@@ -91,7 +91,11 @@ class Report:
     seconds: float
     changed: bool
     flat: str = ""
-    problem: str = ""
+    error: ContractError | None = None
+
+    @property
+    def problem(self) -> str:
+        return str(self.error) if self.error else ""
 
 
 @dataclass(frozen=True, slots=True)

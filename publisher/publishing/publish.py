@@ -117,5 +117,5 @@ def _report(
         seconds=seconds,
         changed=changed,
         flat=flat.state.value if isinstance(flat, FlatReport) else "",
-        problem=str(flat) if isinstance(flat, ContractError) else "",
+        error=flat if isinstance(flat, ContractError) else None,
     )

@@ -4,8 +4,6 @@ Losing it costs one look at each image and nothing else: the repository is the t
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +13,12 @@ from typing import Literal
 import msgspec
 
 from cvmfsrepo.oci import Reference
+from publisher.durable import write_durably
 from publisher.transactions.lock import held
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
+DAY = 86400.0
+"""Seconds."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -45,11 +46,21 @@ class ImageState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What the last pass was asked for."""
+    """What the last pass was asked for. With `expire_days` an image is wanted only so long after its last push."""
 
     recipe: str
     references: tuple[str, ...]
     version: Literal[1] = 1
+    expire_days: int | None = None
+
+    @property
+    def lasting(self) -> tuple[str, ...]:
+        """What is wanted for as long as it stands in the recipe."""
+        return () if self.expire_days else self.references
+
+    def end_of(self, image: ImageState) -> float | None:
+        """When an image's time is over, in seconds since 1970; None where it has no end, or was never published."""
+        return image.published_at + self.expire_days * DAY if self.expire_days and image.digest else None
 
 
 _decode_image = msgspec.json.Decoder(ImageState).decode
@@ -58,10 +69,12 @@ _decode_wanted = msgspec.json.Decoder(Wanted).decode
 
 @dataclass(frozen=True, slots=True)
 class StateDirectory:
-    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator."""
+    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator; whoever
+    only reads passes over them."""
 
     root: Path
     damaged: list[Path]
+    only_read: bool = False
 
     @classmethod
     def at(cls, root: Path) -> "StateDirectory":
@@ -83,7 +96,7 @@ class StateDirectory:
                 yield found
 
     def write(self, image: ImageState) -> None:
-        _replace(self._path(image.reference), msgspec.json.encode(image))
+        write_durably(self._path(image.reference), msgspec.json.encode(image))
 
     def wanted(self) -> Wanted | None:
         path = self.root / "wanted.json"
@@ -97,7 +110,7 @@ class StateDirectory:
 
     def write_wanted(self, wanted: Wanted) -> None:
         if self.wanted() != wanted:
-            _replace(self.root / "wanted.json", msgspec.json.encode(wanted))
+            write_durably(self.root / "wanted.json", msgspec.json.encode(wanted))
 
     def _path(self, reference: str) -> Path:
         return self.root / "images" / f"{hashlib.sha256(reference.encode()).hexdigest()}.json"
@@ -115,23 +128,11 @@ class StateDirectory:
         return found
 
     def _put_aside(self, path: Path) -> None:
+        if self.only_read:
+            return
         aside = path.with_suffix(".damaged")
         try:
             path.rename(aside)
         except FileNotFoundError:  # somebody else did
             return
         self.damaged.append(aside)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            os.fchmod(stream.fileno(), 0o644)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

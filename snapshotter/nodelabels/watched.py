@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from cvmfsrepo.breaker import State
 from cvmfsrepo.errors import DataLoss, Unavailable
-from snapshotter.web import parse_address
+from cvmfsrepo.web import parse_address
 
 SECONDS = 5.0
 """For each page: the daemon waits for no repository when it answers one."""

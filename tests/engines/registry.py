@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,8 @@ class Registry:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.log = directory / "registry.log"
+        self.settings: Mapping[str, object] = {}
+        """More of its configuration, for the next start."""
         self._daemon: Daemon | None = None
         self._port = 0
         self._barriers = 0
@@ -128,6 +130,7 @@ class Registry:
             "log": {"level": "info", "accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": str(self._storage)}, "delete": {"enabled": True}},
             "http": {"addr": f"127.0.0.1:{self._port}", "secret": "loopback"},
+            **self.settings,
         }
 
     def _walk_requests(self, since: int) -> Iterator[Request]:

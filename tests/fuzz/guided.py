@@ -15,7 +15,7 @@ LONGEST = 4096
 
 def main(name: str, seconds: int, corpus: Path) -> None:
     atheris = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["cvmfsrepo", "snapshotter"]):
+    with atheris.instrument_imports(include=["cvmfsrepo", "publisher", "snapshotter"]):
         target = importlib.import_module("tests.fuzz.targets").TARGETS[name]
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)

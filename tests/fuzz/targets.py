@@ -17,7 +17,7 @@ import msgspec
 import zstandard
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import DataLoss, InvalidArgument
+from cvmfsrepo.errors import DataLoss, InvalidArgument, PermissionDenied
 from cvmfsrepo.layout import diff_id_target, layer_of_target
 from cvmfsrepo.oci import (
     Platform,
@@ -33,6 +33,7 @@ from cvmfsrepo.repository import Missing
 from cvmfsrepo.shims import hide_shim, white_shim
 from cvmfsrepo.tree import Entry, Notation, decode, decode_head, encode, make_record
 from cvmfsrepo.whiteouts import Markers
+from publisher.listening.webhooks import Allowed, parse_webhook
 from snapshotter import labels as label
 from snapshotter.config import parse as parse_settings
 from snapshotter.filters import parse_filters
@@ -40,6 +41,7 @@ from snapshotter.labels import Wanted, wanted_layer
 from snapshotter.patterns import compile_pattern
 from snapshotter.shimstore import ShimStore
 from snapshotter.snapshots import Info, Kind
+from tests.publisher.listening.bodies import cloud_event, envelope, event, harbor
 
 _ALLOWED = (InvalidArgument, DataLoss)
 
@@ -141,6 +143,13 @@ def _reference(content: bytes) -> None:
     assert ".." not in str(reference).split("/")
 
 
+def _webhook(content: bytes) -> None:
+    """Whatever is posted, only what is allowed comes of it."""
+    with contextlib.suppress(PermissionDenied):
+        notice = parse_webhook(content, _ALLOWED_IMAGES, 1.8e9)
+        assert all(_ALLOWED_IMAGES.wants(push.reference) and push.at <= 1.8e9 for push in notice.pushes)
+
+
 def _link(content: bytes) -> None:
     text = _text(content)
     assert diff_id_target(layer_of_target(text)) == text
@@ -165,6 +174,7 @@ def _unpacked(record: bytes) -> bytes:
     return first + _FRAMES + zstandard.ZstdDecompressor().decompress(head.unused_data)
 
 
+_ALLOWED_IMAGES = Allowed.parse(["https://registry.example.org/*"])
 _FRAMES = b"\0frame\0"
 _DESCRIPTOR: Mapping[str, object] = {"digest": _HEX, "size": 1, "mediaType": "a/b", "annotations": {"A": "b"}}
 _MANIFEST = {"schemaVersion": 2, "config": _DESCRIPTOR, "layers": [_DESCRIPTOR, _DESCRIPTOR]}
@@ -199,6 +209,14 @@ TARGETS: Mapping[str, Target] = {
     "unpacked record": Target(_unpacked_record, tuple(map(_unpacked, _records()))),
     "outline": Target(_outline, (msgspec.msgpack.encode(_OUTLINE),)),
     "diff id link": Target(_link, (diff_id_target(LAYER).encode(),)),
+    "webhook": Target(
+        _webhook,
+        (
+            harbor("registry.example.org/a/b:1"),
+            cloud_event("registry.example.org/a/b:1", "2026-11-29T00:00:00.5Z"),
+            envelope(event("registry.example.org", "a/b", "1"), event("registry.example.org", "a/b")),
+        ),
+    ),
     # Its reader takes quadratic time for a long dotted key; the file is the operator's own.
     "settings": Target(lambda content: parse_settings(content, Path("config.toml")), (_SETTINGS,), deepest=2000),
 }

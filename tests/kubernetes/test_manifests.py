@@ -8,11 +8,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cvmfsrepo.web import parse_address
 from snapshotter.admin.address import admin_address
 from snapshotter.config import Config, parse
 from snapshotter.nodelabels.cluster import ACCOUNT
 from snapshotter.server import GRACE
-from snapshotter.web import parse_address
 from tests.engines.cri import RUNTIME_HANDLER
 from tests.kubernetes import shipped
 from tests.kubernetes.shipped import MANIFESTS, build, container, get, host_paths, pod

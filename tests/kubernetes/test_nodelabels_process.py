@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied, Unavailable
+from cvmfsrepo.web import Page, served_pages
 from snapshotter.nodelabels.cluster import Cluster
 from snapshotter.nodelabels.labels import PREFIX
 from snapshotter.nodelabels.watched import Daemon as Watched
-from snapshotter.web import Page, served_pages
 from tests.kubernetes.stubapi import NODE, TOKEN, StubApi, make_certificate, stub_api
 from tests.snapshotter.daemon import Daemon
 from tests.snapshotter.layers import NAME, HandMade

@@ -1,4 +1,5 @@
-"""A systemd of its own, first process of its own namespaces, that starts nothing but our unit as it stands in config/.
+"""A systemd of its own, first process of its own namespaces, that starts nothing but a unit of ours as it stands in
+config/.
 
 It sees its own /run, /var/lib, /var/tmp, /tmp and cgroups, and starts no unit of the host. A drop-in changes only what
 the unit cannot know here: where this Python and this working tree are, and where to log.
@@ -25,7 +26,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 START_SECONDS = 30.0
 _PROJECT = Path(__file__).resolve().parents[2]
 
-_TARGET = "[Unit]\nDescription=only what is tested\nDefaultDependencies=no\nWants=cvmfs-snapshotter.service\n"
+_TARGET = "[Unit]\nDescription=only what is tested\nDefaultDependencies=no\nWants={}\n"
 
 _INIT = """
 set -e
@@ -51,11 +52,24 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH
 
 
 @dataclass(frozen=True)
+class Service:
+    """A unit, the module and the words that it starts here, and what it says when it is up."""
+
+    unit: Path
+    words: tuple[str, ...]
+    says: str
+
+
+NODE = Service(UNIT, ("snapshotter.cli.main", "serve", "--config", "/srv/config.toml"), '"msg": "serving"')
+
+
+@dataclass(frozen=True)
 class Booted:
     """The daemon under systemd: `own` is /srv for it, `outer` the number of the process around systemd."""
 
     own: Path
     outer: int
+    service: Service = NODE
 
     @property
     def init(self) -> int:
@@ -65,8 +79,12 @@ class Booted:
     @property
     def daemon(self) -> int:
         """The number of the daemon's process."""
-        (number,) = [pid for pid in children(self.init) if b"snapshotter.cli.main" in _command(pid)]
+        (number,) = [pid for pid in children(self.init) if self._module in _command(pid)]
         return number
+
+    @property
+    def _module(self) -> bytes:
+        return self.service.words[0].encode()
 
     @property
     def prefix(self) -> str:
@@ -82,7 +100,7 @@ class Booted:
 
     def systemctl(self, *arguments: str) -> str:
         """Asks or tells that systemd about the unit."""
-        return self.on_the_host("systemctl", *arguments, UNIT.name)
+        return self.on_the_host("systemctl", *arguments, self.service.unit.name)
 
     def on_the_host(self, *command: str) -> str:
         """Runs a command where systemd is: the daemon's host."""
@@ -92,16 +110,17 @@ class Booted:
 
 @contextlib.contextmanager
 def booted(
-    repository: Path = Path("/srv/repository"), config: str = "", drop_in: str = "", until: str = '"msg": "serving"'
-) -> Iterator[Booted]:
+    repository: Path = Path("/srv/repository"), config: str = "", drop_in: str = "", until: str = "",
+    service: Service = NODE,
+) -> Iterator[Booted]:  # fmt: skip
     """Yields when the daemon serves `repository`, or has said something else; `config` and `drop_in` are more lines of
-    its configuration and its unit. Skips where there is no systemd or no cgroup to give it."""
+    the node's configuration and of the unit. Skips where there is no systemd or no cgroup to give it."""
     if not SYSTEMD.exists():
         pytest.skip(f"no {SYSTEMD}: install systemd (it need not be what runs this machine)")
     own = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
-    group = own_cgroups(f"cvmfs-snapshotter-{own.name}", own / "unified")
+    group = own_cgroups(f"{service.unit.stem}-{own.name}", own / "unified")
     own.chmod(0o755)
-    _write_units(own / "units", drop_in)
+    _write_units(own / "units", drop_in, service)
     (own / "repository").mkdir()
     (own / "config.toml").write_text(
         f'repository = "{NAME}"\nabsolute-mountpoint = "{repository}"\ndeadline = 2\n{config}'
@@ -113,8 +132,8 @@ def booted(
     with (own / "console").open("wb") as console:
         process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
     try:
-        found = Booted(own, process.pid)
-        _wait_until_it_says(until, found, process)
+        found = Booted(own, process.pid, service)
+        _wait_until_it_says(until or service.says, found, process)
         yield found
     finally:
         process.kill()
@@ -142,18 +161,19 @@ def _kept_over_the_tmpfs(own: Path) -> tuple[str, str]:
     return "\n".join(keep), "\n".join(show)
 
 
-def _write_units(units: Path, drop_in: str) -> None:
-    (units / f"{UNIT.name}.d").mkdir(parents=True)
-    shutil.copy(UNIT, units)
-    (units / "default.target").write_text(_TARGET)
-    (units / f"{UNIT.name}.d" / "more.conf").write_text(drop_in)
+def _write_units(units: Path, drop_in: str, service: Service) -> None:
+    unit = service.unit
+    (units / f"{unit.name}.d").mkdir(parents=True)
+    shutil.copy(unit, units)
+    (units / "default.target").write_text(_TARGET.format(unit.name))
+    (units / f"{unit.name}.d" / "more.conf").write_text(drop_in)
     hidden = [path for path in _needed() if path.parts[1] in ("root", "home", "tmp", "var")]
     home = "".join(f"BindReadOnlyPaths={path}\n" for path in hidden)
     if any(path.parts[1] in ("root", "home") for path in hidden):
         home += "ProtectHome=tmpfs\n"
-    (units / f"{UNIT.name}.d" / "here.conf").write_text(
+    (units / f"{unit.name}.d" / "here.conf").write_text(
         f"[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\n"
-        f"ExecStart={sys.executable} -m snapshotter.cli.main serve --config /srv/config.toml\n"
+        f"ExecStart={sys.executable} -m {' '.join(service.words)}\n"
         f"WorkingDirectory={_PROJECT}\nStandardOutput=append:/srv/log\nStandardError=append:/srv/log\n{home}"
     )
 

@@ -1,5 +1,6 @@
 """docs/publisher.md, typed in its order against a registry on loopback and a repository of the test. Its commands that
-take something away are typed in tests/publisher/collecting/test_commands.py."""
+take something away are typed in tests/publisher/collecting/test_commands.py, the one that listens in
+tests/publisher/listening/test_page.py."""
 
 import shlex
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.root
 IMAGE, REPOSITORY = "registry.example.org/group/image:1", "/srv/repository"
 COMMANDS = [
     line for block in walk_blocks() if block.page == "docs/publisher.md" and block.language == "sh"
-    for line in block.commands if line.split()[1] not in ("remove", "collect")
+    for line in block.commands if line.split()[1] not in ("remove", "collect", "listen")
 ]  # fmt: skip
 
 
@@ -42,9 +43,11 @@ def test_the_page_is_true(registry: Stub, cvmfs: Published, tmp_path: Path) -> N
     """Each command ends with 0, and the image is there afterwards, with its flat tree."""
     repository = tmp_path / "repository"
     repository.mkdir()
+    (tmp_path / "metrics").mkdir()
     assert len(COMMANDS) >= 3
     for line in COMMANDS:
-        words = shlex.split(line.replace("registry.example.org", registry.address).replace(REPOSITORY, str(repository)))
+        here = line.replace("registry.example.org", registry.address).replace(REPOSITORY, str(repository))
+        words = shlex.split(here.replace("/srv/", f"{tmp_path}/"))
         assert words[0] == "cvmfs-publisher"
         if "--cvmfs" in words:
             words += ["--scratch", str(cvmfs.scratch), "--cvmfs-root", str(cvmfs.root)]

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from publisher.wishes.recipe import parse_recipe
 from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import StateDirectory
-from publisher.wishes.status import walk_status
+from publisher.wishes.status import Line, walk_status
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.publishing import command, make_image, make_repository, run, state
 from tests.publisher.wishes.stub import Stub, running
@@ -95,16 +96,24 @@ def test_garbage_leaves_the_repository_as_it_was(stub: Stub, repository: Path, p
     assert state(repository) == before
 
 
+def shown(known: StateDirectory, repository: Path) -> list[Line]:
+    return [*walk_status(known, Layout(repository), time.time())]
+
+
 def test_status_tells_stale_from_wanted(stub: Stub, repository: Path) -> None:
     """Also after a pattern that nobody could expand: what it meant before is not called stale."""
     one_pass(stub, repository, "one:1", "atlas/*:22*")
     stub.statuses["_catalog"] = 500
     assert one_pass(stub, repository, "atlas/*:22*")[-1].word == "failed"
     known = StateDirectory.at(repository.parent / "state")
-    assert {line.word for line in walk_status(known, Layout(repository))} == {"present"}
+    assert {line.word for line in shown(known, repository)} == {"present"}
     stub.statuses.clear()
     one_pass(stub, repository, "atlas/*:22*")
-    assert [line.word for line in walk_status(known, Layout(repository))] == ["present", "present", "stale"]
+    assert [line.word for line in walk_status(known, Layout(repository), time.time())] == [
+        "present",
+        "present",
+        "stale",
+    ]
 
 
 def test_each_platform_is_published_and_an_unchanged_index_costs_one_request(stub: Stub, repository: Path) -> None:
@@ -160,15 +169,17 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
 
 
 def test_watch_keeps_the_last_good_recipe_and_ends(stub: Stub, repository: Path, tmp_path: Path) -> None:
-    """SIGHUP starts a pass, a broken recipe is told and not used, SIGTERM ends with status 0."""
+    """SIGHUP starts a pass and writes what is wished for, a broken recipe is told and not used, SIGTERM ends with 0."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_bytes(_recipe(stub, "one:1"))
     arguments = ("--repository", str(repository), "--state", str(tmp_path / "state"), "--interval", "3000")
-    watching = subprocess.Popen(command("watch", str(recipe), *arguments), stdout=subprocess.PIPE, text=True)
+    wished = ("--wished", str(tmp_path / "wished"))
+    watching = subprocess.Popen(command("watch", str(recipe), *arguments, *wished), stdout=subprocess.PIPE, text=True)
     try:
         assert watching.stdout
         assert "published" in watching.stdout.readline()
         assert watching.stdout.readline() == "1 of 1 complete\n"
+        assert (tmp_path / "wished").read_text() == f"{stub.address}/one:1\n"
         recipe.write_text("version: 3\n")
         watching.send_signal(signal.SIGHUP)
         assert "the last good recipe is kept" in watching.stdout.readline()

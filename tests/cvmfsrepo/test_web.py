@@ -5,8 +5,8 @@ import re
 import pytest
 
 from cvmfsrepo.errors import InvalidArgument
+from cvmfsrepo.web import parse_address
 from snapshotter.config import Config, check
-from snapshotter.web import parse_address
 
 
 @pytest.mark.parametrize(

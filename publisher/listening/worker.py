@@ -1,0 +1,108 @@
+"""Works through the queue: one publication after another, oldest first, until it is told to stop."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cvmfsrepo.digest import Digest
+from cvmfsrepo.errors import ContractError, InvalidArgument
+from cvmfsrepo.oci import Platform, Reference
+from publisher.listening.queue import Job, Queue
+from publisher.listening.webhooks import Allowed
+from publisher.progress import Listener
+from publisher.publishing.form import PLAINLY, Report, Terms
+from publisher.telling.observer import UNOBSERVED, Observer
+from publisher.transactions.contract import Target
+from publisher.wishes.expand import Registry
+from publisher.wishes.ordering import Made, publish_together
+
+_LOOK = 600.0
+"""Seconds between two looks at a queue in which nothing happens."""
+
+
+Published = tuple[Report, ...] | ContractError
+"""The reports of an image's platforms, or why it is not as it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePublisher:
+    """How images are published: as their tags stand in the registry now, for these platforms, in one publication."""
+
+    target: Target
+    registry: Registry
+    platforms: Sequence[Platform]
+    terms: Terms = PLAINLY
+    listener: Listener | None = None
+
+    def publish(self, references: Iterable[Reference]) -> dict[Reference, Published]:
+        """What became of each. An image whose flat tree alone could not be made is shown, and is an error."""
+        found, group = dict[Reference, Published](), dict[Reference, Digest]()
+        for reference in references:
+            try:
+                group[reference] = self.registry.find_digest(reference)
+            except ContractError as error:
+                found[reference] = error
+        made = publish_together(self.target, self.registry, group, self.platforms, self.terms, self.listener)
+        return found | {reference: _judged(one) for reference, one in made.items()}
+
+
+def _judged(made: Made) -> Published:
+    if isinstance(made, ContractError):
+        return made
+    reports = tuple(report for _, report in made)
+    return next((report.error for report in reports if report.error), None) or reports
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """`publish` does at most `together` images; `tell` says a line. What is not `allowed` any more, and what can never
+    be published, is given up."""
+
+    queue: Queue
+    allowed: Allowed
+    publish: Callable[[Iterable[Reference]], Mapping[Reference, Published]]
+    tell: Callable[[str], None]
+    observer: Observer = UNOBSERVED
+    stop: threading.Event = field(default_factory=threading.Event)
+    together: int = 1
+
+    def for_ever(self) -> None:
+        """Until `stop`, which ends it between two publications."""
+        while not self.stop.is_set():
+            if not self.work_off():
+                self.queue.wait(_LOOK)
+
+    def work_off(self) -> int:
+        """What is due now, or until `stop`; how many images were tried."""
+        tried = 0
+        while not self.stop.is_set() and (jobs := self.queue.take(self.together)):
+            self._work(jobs)
+            tried += len(jobs)
+        return tried
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        wanted = {job: Reference.parse(job.reference) for job in jobs}
+        found = self.publish(one for one in wanted.values() if self.allowed.wants(one))
+        for job, reference in wanted.items():
+            one = found[reference] if reference in found else _not_allowed(job)
+            if isinstance(one, ContractError):
+                self._failed(job, one)
+            else:
+                self._done(job, one)
+
+    def _done(self, job: Job, reports: Sequence[Report]) -> None:
+        self.queue.done(job)
+        self.observer.shown(reports, job.pushed_at)
+        self.observer.succeeded()
+        changed = any(report.changed for report in reports)
+        self.tell(f"{'published' if changed else 'unchanged'} {job.reference}")
+
+    def _failed(self, job: Job, error: ContractError) -> None:
+        self.observer.failed(error)
+        now = self.queue.failed(job, error, hopeless=isinstance(error, InvalidArgument))
+        self.tell(f"{'given up' if now.given_up else 'failed'} {job.reference}: {error}")
+
+
+def _not_allowed(job: Job) -> InvalidArgument:
+    problem = "waits to be published and is not allowed any more"
+    return InvalidArgument("image", job.reference, problem, "allow it with --allow")
