@@ -1,6 +1,7 @@
 """`cvmfs-publisher image`: one image."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,10 +9,20 @@ from rich.console import Console
 
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
-from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
+from publisher.cli.shared import (
+    Failure,
+    chosen_target,
+    chosen_teller,
+    must_be_root,
+    notify_option,
+    registries_option,
+    repository_option,
+)
 from publisher.progress import shown
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
+from publisher.registry.registries import Registries
+from publisher.registry.settings import load_settings
 from publisher.source import open_source, parse_platform
 from publisher.unpacking import asingested
 
@@ -40,11 +51,13 @@ from publisher.unpacking import asingested
 )
 @click.option("--flat", is_flag=True, help="Publish its tree for Apptainer, too.")
 @click.option("--take-over", is_flag=True, help="Read layers of another publisher once more, for their records.")
+@registries_option
 @notify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool, ingest_owner: str,
-    no_record: bool, layers: int, flat: bool, take_over: bool, notify: str | None, as_json: bool, **where: Any,
+    no_record: bool, layers: int, flat: bool, take_over: bool, registries: Path | None, notify: str | None,
+    as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -58,9 +71,9 @@ def image(
         raise click.UsageError("--as-ingested is for directories of tests: a CVMFS repository has its own losses")
     form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)
     reference, teller = Reference.parse(name) if name else None, chosen_teller(notify)
-    opened = open_source(source, parse_platform(platform))
-    with shown(Console(stderr=True)) as listener:
-        order = Order(opened, reference)
+    asked = Registries(load_settings(registries))
+    with asked, shown(Console(stderr=True)) as listener:
+        order = Order(open_source(source, parse_platform(platform), asked), reference)
         terms = Terms(form, workers=layers, flat=flat, take_over=take_over, teller=teller)
         (outcome,) = publish_images(chosen_target(**where), [order], terms, listener)
     if isinstance(outcome, Refused):

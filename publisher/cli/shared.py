@@ -9,6 +9,7 @@ from typing import IO, Any, TypeVar
 import click
 
 from cvmfsrepo.errors import ContractError
+from publisher.registry.settings import DEFAULT as SETTINGS
 from publisher.telling.notifications import NotificationEndpoint, NotificationFile
 from publisher.telling.teller import NOBODY, Teller
 from publisher.transactions.contract import Target
@@ -37,6 +38,12 @@ def repository_option(command: _Command) -> _Command:
 notify_option = click.option(
     "--notify", metavar="FILE|URL", help="Tell what happens as JSON lines, in DUCC's words, to a file or an address."
 )
+
+
+registries_option = click.option(
+    "--registries", type=_PATH, metavar="FILE",
+    help=f"How registries are asked: mirrors, authorities, proxies. [default: {SETTINGS}, if it is there]",
+)  # fmt: skip
 
 
 def chosen_teller(notify: str | None) -> Teller:

@@ -7,11 +7,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from publisher.cli.shared import Failure, chosen_target, chosen_teller, must_be_root, notify_option, repository_option
+from publisher.cli.shared import (
+    Failure,
+    chosen_target,
+    chosen_teller,
+    must_be_root,
+    notify_option,
+    registries_option,
+    repository_option,
+)
 from publisher.progress import shown
 from publisher.publishing.form import Terms
+from publisher.registry.registries import Registries
+from publisher.registry.settings import load_settings
 from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
-from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
 
@@ -19,6 +28,7 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
+@registries_option
 @notify_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
@@ -27,8 +37,8 @@ from publisher.wishes.state import DEFAULT, StateDirectory
 @click.option("--wished", type=click.Path(path_type=Path), help="Write the wanted references here, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
-    recipe: Path, state: Path, notify: str | None, check: bool, together: int, wait: float, wished: Path | None,
-    as_json: bool, **where: Any,
+    recipe: Path, state: Path, registries: Path | None, notify: str | None, check: bool, together: int, wait: float,
+    wished: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -41,9 +51,8 @@ def wishlist(
         return
     must_be_root()
     target, known = chosen_target(**where, otherwise=read.cvmfs_repo or None), StateDirectory.at(state)
-    with shown(Console(stderr=True)) as listener:
-        registry = WishedRegistries(frozenset(wish.registry for wish in read.wishes if wish.plain))
-        outcomes = Pass(target, registry, known, terms_of(read, wait, notify), together, listener=listener).run(read)
+    with shown(Console(stderr=True)) as listener, wished_registries(read, registries, known) as asked:
+        outcomes = Pass(target, asked, known, terms_of(read, wait, notify), together, listener=listener).run(read)
     for path in known.damaged:
         click.echo(f"{path}: was damaged and is put aside", err=True)
     if wished and (wanted := known.wanted()):
@@ -64,6 +73,12 @@ def read_recipe(path: Path) -> Recipe:
     for note in recipe.notes:
         click.echo(note, err=True)
     return recipe
+
+
+def wished_registries(recipe: Recipe, settings: Path | None, known: StateDirectory) -> Registries:
+    """Those of one pass."""
+    plain = {wish.registry for wish in recipe.wishes if wish.plain}
+    return Registries(load_settings(settings), plain, known)
 
 
 def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:

@@ -1,6 +1,6 @@
 """Wishes -> the images that they mean now. Pure but for the registry that is asked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,13 @@ class Registry(Protocol):
 
     def list_tags(self, registry: str, repository: str) -> tuple[str, ...]: ...
 
-    def list_repositories(self, registry: str) -> Iterator[str]: ...
+    def list_repositories(self, registry: str) -> tuple[str, ...]: ...
+
+    def leave_alone(self, until: Mapping[str, float]) -> None:
+        """Nothing is asked of these registries until then, in seconds since 1970."""
+
+    def left_alone(self) -> Mapping[str, float]:
+        """Those that asked for it, and until when."""
 
     def open(self, reference: Reference, platform: Platform) -> Source:
         """The image with its manifest and config read and verified."""

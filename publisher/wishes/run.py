@@ -7,6 +7,7 @@ A second pass writes nothing into the repository. An image that is no longer wis
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -63,7 +64,7 @@ class Pass:
 
     def run(self, recipe: Recipe) -> tuple[Outcome, ...]:
         """The outcome of each wanted image. Unavailable where another pass uses the state directory."""
-        with self.state.locked(self.terms.wait):
+        with self.state.locked(self.terms.wait), self._with_patience():
             expansion = expand(recipe.wishes, self.registry)
             self._remember(recipe, expansion.references, bool(expansion.failures))
             outcomes = {reference: Outcome(str(reference), "stopped") for reference in expansion.references}
@@ -82,6 +83,15 @@ class Pass:
                 outcomes |= self._publish(group, recipe.options.platforms)
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
             return (*outcomes.values(), *failed)
+
+    @contextmanager
+    def _with_patience(self) -> Iterator[None]:
+        """What registries asked for in one pass holds in the next."""
+        self.registry.leave_alone(self.state.left_alone())
+        try:
+            yield
+        finally:
+            self.state.write_left_alone(self.registry.left_alone())
 
     def _remember(self, recipe: Recipe, references: Sequence[Reference], partly: bool) -> None:
         """Where a pattern could not be expanded, what it meant before is not taken for unwanted."""
