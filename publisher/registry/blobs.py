@@ -14,7 +14,7 @@ from functools import partial
 from typing import NoReturn, TypeVar
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, InvalidArgument, NotFound, Unavailable
+from cvmfsrepo.errors import ContractError, DataLoss, InvalidArgument, NotFound, Unavailable
 from cvmfsrepo.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Reference
 from publisher.registry.body import Body
 from publisher.registry.errand import Errand
@@ -39,11 +39,13 @@ class Door:
     host: Host
     repository: str
     errand: Errand
+    is_mirror: bool
 
     @classmethod
-    def of(cls, host: Host, prefix: str, reference: Reference) -> "Door":
+    def of(cls, host: Host, prefix: str | None, reference: Reference) -> "Door":
+        """`prefix` is None for the registry itself."""
         repository = f"{prefix}/{reference.repository}" if prefix else reference.repository
-        return cls(host, repository, Errand("image", str(reference), host.name))
+        return cls(host, repository, Errand("image", str(reference), host.name), prefix is not None)
 
     def ask(self, path: str, headers: Mapping[str, str] = _ACCEPT, method: str = "GET") -> Response:
         scope = f"repository:{self.repository}:pull"
@@ -91,20 +93,26 @@ class RegistryBlobs:
 
         door, response = self._first(opened)
         with closing(Body(response, lost, partial(self._resumed, door, path))) as body:
-            yield body
+            try:
+                yield body
+            except DataLoss:  # whoever read it found out
+                if door.is_mirror:
+                    door.host.distrust()
+                raise
 
     def find_digest(self) -> Digest:
         """What the reference's tag means now: by one HEAD request, or the manifest where that says nothing of use."""
         return self._reference.digest or self._first(lambda door: _digest(door, str(self._reference.tag)))
 
     def _resumed(self, door: Door, path: str, offset: int, broken: int) -> Response | None:
-        """The rest of a blob, or None where nobody gives it: of the same host first, then of the registry itself."""
-        door = door if broken == 1 else self._doors[-1]
-        response = door.ask(path, {**_ACCEPT, "Range": f"bytes={offset}-"})
-        if response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            return response
-        response.close()
-        return None
+        """The rest of a blob, or None where nobody gives it: a mirror is asked once, then the registry itself."""
+        if door.is_mirror:
+            try:
+                if broken == 1 and (rest := _rest(door, path, offset)):
+                    return rest
+            except ContractError as error:
+                _pass_over(door.host, error)
+        return _rest(self._doors[-1], path, offset)
 
     def _first(self, act: Callable[[Door], _T]) -> _T:
         for door in self._doors[:-1]:
@@ -126,12 +134,20 @@ def _pass_over(mirror: Host, error: ContractError) -> None:
     log.log(level, "mirror %s is passed over: %s", mirror.name, error)
 
 
+def _rest(door: Door, path: str, offset: int) -> Response | None:
+    response = door.ask(path, {**_ACCEPT, "Range": f"bytes={offset}-"})
+    if response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+        return response
+    response.close()
+    return None
+
+
 def _digest(door: Door, tag: str) -> Digest:
     response = door.ask(f"manifests/{tag}", method="HEAD")
     finish(response)
     if response.status_code == 200 and (said := _said_digest(response)):
         return said
-    if response.status_code != 200 and response.status_code not in _NO_HEAD:
+    if response.status_code not in ((200, 405, 501) if door.is_mirror else (200, *_NO_HEAD)):
         raise door.errand.refused(response.status_code, response.reason, f"manifest {tag}")
     return Digest.of(_manifest(door, None, tag))
 
@@ -149,6 +165,8 @@ def _manifest(door: Door, digest: Digest | None, tag: str | None) -> bytes:
         document = None
     if isinstance(document, dict) and document.get("schemaVersion") == 1:
         raise door.errand.garbage("an image of the old schema 1, which has to be pushed again by a client of today")
+    if isinstance(document, dict) and {"manifests", "layers"} <= {str(key).lower() for key in document}:
+        raise door.errand.garbage("something that is an image and an index at once")
     if not isinstance(document, dict) or "schemaVersion" not in document:
         kind = response.headers.get("Content-Type", "no type")[:100]
         raise door.errand.garbage(f"a {what} that is none ({len(content)} bytes, {kind})")

@@ -19,7 +19,10 @@ _THROTTLED = 60.0
 """Seconds for which a registry is left alone that answered 429 and did not say for how long."""
 _AWAY = 60.0
 """The same for one that cannot be reached: not every image waits for it."""
+_WRONG = 3600.0
+"""The same for a mirror that gave out what is not what its digest promises."""
 _ASKED, _GONE = "asks to wait", "could not be reached and is left alone"
+_FALSE = "gave out wrong bytes and is left alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,9 @@ class Host:
         return self._closed_until > time.time()
 
     @property
-    def asks_to_wait_until(self) -> float:
-        """Seconds since 1970; 0 where it does not."""
-        return self._closed_until if self.is_closed and self._why == _ASKED else 0.0
+    def left_alone_until(self) -> float:
+        """Seconds since 1970, for the next pass too; 0 where it may be asked then."""
+        return self._closed_until if self.is_closed and self._why in (_ASKED, _FALSE) else 0.0
 
     def leave_alone(self, until: float, why: str = _ASKED) -> None:
         """Nothing is asked of it until then; whoever wants something is told why."""
@@ -65,6 +68,10 @@ class Host:
     def leave_for_a_while(self) -> None:
         """As one that cannot be reached."""
         self.leave_alone(time.time() + _AWAY, _GONE)
+
+    def distrust(self) -> None:
+        """As one that gave out wrong bytes."""
+        self.leave_alone(time.time() + _WRONG, _FALSE)
 
     def close(self) -> None:
         self._wire.close()
@@ -97,10 +104,10 @@ class Host:
         url = f"{challenge.realm}{'&' if '?' in challenge.realm else '?'}{wanted}"
         basic = f"Basic {login}" if login else None
         response = self._patiently(errand, lambda: self._wire.ask("GET", url, {"Accept": "application/json"}, basic))
-        if response.status_code in (400, 401, 403):
+        if response.status_code in (400, 401, 403, 404):
             finish(response)
-            told = "to the login that is known" if login else "and no login is known"
-            raise errand.denied(f"its token server answered {response.status_code}, {told}")
+            told = "to the login that is known" if login else "to somebody without a login"
+            raise errand.denied(f"its token server answered {response.status_code} {told}")
         if response.status_code != 200:
             finish(response)
             raise errand.refused(response.status_code, response.reason, "token")

@@ -53,16 +53,20 @@ def _page(host: Host, query: Query, key: str, errand: Errand, before: Page | Non
     if names is None:
         kind = response.headers.get("Content-Type", "no type")[:100]
         raise errand.garbage(f"a {what} that is none ({kind})")
-    following = urlsplit(response.links.get("next", {}).get("url", ""))
+    link = response.links.get("next", {}).get("url", "")
+    following = urlsplit(link)
     path = following.path.partition("/v2/")[2]  # on the same registry, whatever host it calls itself
+    if link and not path:
+        raise errand.garbage(f"a {what} whose next page is not below /v2/")
     return Page(query.path, response.headers.get("ETag", ""), names, f"{path}?{following.query}" if path else "")
 
 
 def _names(content: bytes, key: str) -> tuple[str, ...] | None:
     try:
-        names = json.loads(content)[key] or []
+        names = json.loads(content)[key]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    names = [] if names is None else names  # as some registries say of an empty list
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
     return tuple(names)

@@ -60,7 +60,7 @@ class Registries:
         """What the mirrors and the registry have of an image."""
         mirrors = (mirror.partition("/") for mirror in self._settings.of(reference.registry).mirrors)
         doors = [Door.of(self._host(name), prefix, reference) for name, _, prefix in mirrors]
-        return RegistryBlobs(reference, [*doors, Door.of(self._host(reference.registry), "", reference)])
+        return RegistryBlobs(reference, [*doors, Door.of(self._host(reference.registry), None, reference)])
 
     def list_tags(self, registry: str, repository: str) -> tuple[str, ...]:
         """Of the registry itself: a mirror knows those that it was asked for."""
@@ -79,7 +79,7 @@ class Registries:
     def left_alone(self) -> dict[str, float]:
         """Those that want to be left alone now, until when."""
         with self._lock:
-            waiting = {name: host.asks_to_wait_until for name, host in sorted(self._hosts.items())}
+            waiting = {name: host.left_alone_until for name, host in sorted(self._hosts.items())}
         return {name: until for name, until in waiting.items() if until}
 
     def _host(self, name: str) -> Host:

@@ -45,14 +45,12 @@ class Wire:
         self._session.mount("https://", _SystemTrust(ca))
         self._proxy = proxy
 
-    def ask(
-        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, data: str | None = None
-    ) -> Response:
+    def ask(self, method: str, url: str, headers: Mapping[str, str], authorization: str | None) -> Response:
         """The answer of the last of a few redirects, its body not read. OSError where there is none."""
         for _ in range(_REDIRECTS):
             given = {**headers, "Authorization": authorization} if authorization else dict(headers)
             response = self._session.request(
-                method, url, headers=given, data=data, stream=True, allow_redirects=False,
+                method, url, headers=given, stream=True, allow_redirects=False,
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS), proxies=self._proxies(url),
             )  # fmt: skip
             target = response.headers.get("Location") if response.status_code in _MOVED else None

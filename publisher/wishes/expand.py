@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError
+from cvmfsrepo.errors import ContractError, NotFound
 from cvmfsrepo.oci import Platform, Reference
 from publisher.source import Source
 from publisher.wishes.wish import Wish
@@ -59,6 +59,16 @@ def _meant(wish: Wish, registry: Registry) -> list[Reference]:
     return [
         Reference.parse(f"{wish.registry}/{name}:{tag}")  # names and tags of a registry are as hostile as any
         for name in sorted(repositories)
-        for tag in sorted(registry.list_tags(wish.registry, name))
+        for tag in sorted(_tags(wish, name, registry))
         if wish.wants_tag(tag)
     ]
+
+
+def _tags(wish: Wish, repository: str, registry: Registry) -> tuple[str, ...]:
+    """None of a repository that only the catalogue knows: registries list what has lost its last tag."""
+    try:
+        return registry.list_tags(wish.registry, repository)
+    except NotFound:
+        if wish.names_repository:
+            raise
+        return ()
