@@ -4,14 +4,23 @@ that asks to be left alone is left alone."""
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from publisher.registry import patience
 from publisher.registry.errand import Errand
 from publisher.registry.patience import Pace, Patience, asked_for, is_passing
 from publisher.registry.settings import RegistrySettings
 from publisher.registry.tokens import Authority, Challenge, Token
-from publisher.registry.wire import Response, Wire, finish, is_dropped, is_loopback, is_unreachable, read_whole
+from publisher.registry.wire import (
+    Response,
+    Wire,
+    finish,
+    is_dropped,
+    is_loopback,
+    is_unreachable,
+    read_whole,
+    scheme_of,
+)
 
 _DOCKER_HUB = "registry-1.docker.io"
 _TOKEN_LIMIT = 1 << 20
@@ -98,7 +107,7 @@ class Host:
 
     def _fetch(self, errand: Errand, challenge: Challenge, scope: str, login: str | None) -> Token:
         schemes = ("https",) if self._base.startswith("https:") else ("https", "http")
-        if urlsplit(challenge.realm).scheme not in schemes:
+        if scheme_of(challenge.realm) not in schemes:
             raise errand.garbage(f"the address of a token server that is not asked, {challenge.realm[:200]!r}")
         wanted = urlencode({"service": challenge.service, "scope": scope})
         url = f"{challenge.realm}{'&' if '?' in challenge.realm else '?'}{wanted}"

@@ -3,7 +3,6 @@ the registry gives one. A list ends, whatever a registry says."""
 
 import json
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from publisher.registry.errand import Errand
 from publisher.registry.host import Host, Query
@@ -54,11 +53,10 @@ def _page(host: Host, query: Query, key: str, errand: Errand, before: Page | Non
         kind = response.headers.get("Content-Type", "no type")[:100]
         raise errand.garbage(f"a {what} that is none ({kind})")
     link = response.links.get("next", {}).get("url", "")
-    following = urlsplit(link)
-    path = following.path.partition("/v2/")[2]  # on the same registry, whatever host it calls itself
+    path = link.partition("/v2/")[2]  # on the same registry, whatever host it calls itself
     if link and not path:
         raise errand.garbage(f"a {what} whose next page is not below /v2/")
-    return Page(query.path, response.headers.get("ETag", ""), names, f"{path}?{following.query}" if path else "")
+    return Page(query.path, response.headers.get("ETag", ""), names, path)
 
 
 def _names(content: bytes, key: str) -> tuple[str, ...] | None:

@@ -17,6 +17,8 @@ _SECONDS = 60.0
 """For which a token is good that does not say for how long."""
 _MARGIN = 0.9
 """Part of its life in which a token is used: clocks differ, and so do the ways of requests."""
+_HEADER_LIMIT = 4096
+_BEARER = re.compile(r"\bbearer\b", re.IGNORECASE)
 _PARAMETER = re.compile(r'(\w+)\s*=\s*"([^"]*)"')
 
 
@@ -53,16 +55,16 @@ class Token:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         text = grant.token or grant.access_token
-        if not text or not text.isprintable():
+        if not text or not text.isascii() or not text.isprintable():
             return None
         return cls(text, time.monotonic() + _MARGIN * (grant.expires_in or _SECONDS))
 
 
 def parse_challenge(header: str) -> Challenge | None:
     """Of a WWW-Authenticate header; None where it asks for no token."""
-    _, bearer, rest = re.sub(r"\bbearer\b", "Bearer", header, flags=re.IGNORECASE).partition("Bearer")
-    found = dict(_PARAMETER.findall(rest))
-    if not bearer or not found.get("realm"):
+    scheme = _BEARER.search(header[:_HEADER_LIMIT])
+    found = dict[str, str](_PARAMETER.findall(header[:_HEADER_LIMIT], scheme.end())) if scheme else {}
+    if not found.get("realm"):
         return None
     return Challenge(found["realm"], found.get("service", ""), found.get("scope", ""))
 

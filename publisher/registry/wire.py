@@ -36,7 +36,7 @@ class Wire:
     """One registry's connections. Safe from several threads: after it is made nothing of the session changes."""
 
     def __init__(self, ca: str, proxy: str) -> None:
-        self._session = requests.Session()
+        self._session = _Unled()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are stored
@@ -49,20 +49,24 @@ class Wire:
         """The answer of the last of a few redirects, its body not read. OSError where there is none."""
         for _ in range(_REDIRECTS):
             given = {**headers, "Authorization": authorization} if authorization else dict(headers)
-            response = self._session.request(
-                method, url, headers=given, stream=True, allow_redirects=False,
-                timeout=(_CONNECT_SECONDS, _READ_SECONDS), proxies=self._proxies(url),
-            )  # fmt: skip
+            response = self._answer(method, url, given)
             target = response.headers.get("Location") if response.status_code in _MOVED else None
             if target is None:
                 return response
             finish(response)
-            target = urljoin(url, target)
-            if not _same_origin(url, target):
+            if not _same_origin(url, target := _redirected(url, target)):
                 authorization = None
-            _check_redirect(url, target)
             url = target
         raise RefusedRedirectError(f"more than {_REDIRECTS} redirects, the last to {urlsplit(url).netloc}")
+
+    def _answer(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+        try:
+            return self._session.request(
+                method, url, headers=dict(headers), stream=True, allow_redirects=False,
+                timeout=(_CONNECT_SECONDS, _READ_SECONDS), proxies=self._proxies(url),
+            )  # fmt: skip
+        except ValueError as error:  # an address that others wrote
+            raise RefusedRedirectError(f"{url[:200]!r} cannot be asked: {error}") from error
 
     def close(self) -> None:
         self._session.close()
@@ -124,15 +128,37 @@ def is_loopback(registry: str) -> bool:
         return False
 
 
+def scheme_of(address: str) -> str:
+    """Of an address as others wrote it; "" where it is none."""
+    try:
+        found = urlsplit(address)
+        return found.scheme if found.hostname and found.port != 0 else ""
+    except ValueError:
+        return ""
+
+
 def _same_origin(one: str, other: str) -> bool:
     first, second = urlsplit(one), urlsplit(other)
     return (first.scheme, first.hostname, first.port) == (second.scheme, second.hostname, second.port)
 
 
-def _check_redirect(url: str, target: str) -> None:
-    before, after = urlsplit(url).scheme, urlsplit(target).scheme
+def _redirected(url: str, target: str) -> str:
+    """Where a redirect leads, if it is followed."""
+    try:
+        address = urljoin(url, target)
+    except ValueError:
+        address = ""
+    before, after = scheme_of(url), scheme_of(address)
     if after not in ("http", "https") or (before, after) == ("https", "http"):
-        raise RefusedRedirectError(f"a redirect from {before} to {target[:200]} is not followed")
+        raise RefusedRedirectError(f"a redirect from {before} to {target[:200]!r} is not followed")
+    return address
+
+
+class _Unled(requests.Session):
+    """Leads nowhere by itself: to find out where it might, requests reads whole bodies and trusts addresses."""
+
+    def get_redirect_target(self, resp: Response) -> str | None:
+        return None
 
 
 class _SystemTrust(HTTPAdapter):

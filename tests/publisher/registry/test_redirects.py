@@ -89,7 +89,9 @@ def test_a_redirect_in_a_circle(registry: Standin) -> None:
     assert len(registry.asked) == 5
 
 
-@pytest.mark.parametrize("place", ["ftp://127.0.0.1/x", "file:///etc/passwd", "//", "http://"])
+@pytest.mark.parametrize(
+    "place", ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://", "http://[", "http://a:b/", "http://\xe9..é/"]
+)
 def test_a_redirect_to_what_is_no_registry(registry: Standin, place: str) -> None:
     """It is not followed."""
     registry.answers["/v2/group/image/manifests/1"] = led_to(place)
@@ -123,10 +125,15 @@ def test_from_tls_nothing_leads_to_plain_http(secure: Standin, other: Standin, c
     other.serve(image)
     secure.answers["/v2/group/image/manifests/1"] = led_to(f"http://{other.address}/v2/group/image/manifests/1")
     with reading(secure, plain_http=False, ca=ca) as registries:
-        with pytest.raises(Unavailable, match="a redirect from https to http"):
+        with pytest.raises(Unavailable, match=r"a redirect from https to .http:.* is not followed"):
             registries.find_digest(image_of(secure))
         realm = f'Bearer realm="http://{other.address}/token",service="s"'
         secure.answers["/v2/group/image/manifests/1"] = Answer(b"{}", 401, {"WWW-Authenticate": realm})
+        with pytest.raises(DataLoss, match="token server that is not asked"):
+            registries.find_digest(image_of(secure))
+        secure.answers["/v2/group/image/manifests/1"] = Answer(
+            b"{}", 401, {"WWW-Authenticate": 'Bearer realm="http://["'}
+        )
         with pytest.raises(DataLoss, match="token server that is not asked"):
             registries.find_digest(image_of(secure))
     assert other.asked == []

@@ -86,7 +86,9 @@ def test_a_token_that_ends_is_asked_for_again(registry: Standin) -> None:
     assert [line.split("?")[0] for line in registry.lines] == ["GET /token", "HEAD /v2/group/image/manifests/1"]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"{}", b'{"token": 3}', b'{"token": "a\\nb"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"{}", b'{"token": 3}', b'{"token": "a\\nb"}', '{"token": "é"}'.encode(), b"\xff"]
+)
 def test_a_token_that_is_none(registry: Standin, content: bytes) -> None:
     """The error names the image and the registry."""
     with_tokens(registry)
