@@ -164,7 +164,7 @@ def _manifest(door: Door, digest: Digest | None, tag: str | None) -> bytes:
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and document.get("schemaVersion") == 1:
-        raise door.errand.garbage("an image of the old schema 1, which has to be pushed again by a client of today")
+        raise door.errand.garbage("an image of the old schema 1", "push it again with a client of today")
     if isinstance(document, dict) and {"manifests", "layers"} <= {str(key).lower() for key in document}:
         raise door.errand.garbage("something that is an image and an index at once")
     if not isinstance(document, dict) or "schemaVersion" not in document:

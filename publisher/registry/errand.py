@@ -48,13 +48,13 @@ class Errand:
 
     def lost(self, error: OSError) -> Unavailable:
         """A connection that failed."""
-        remedy = f"look whether {self.host} runs and can be reached from here, and try again"
+        remedy = "look whether the registry runs and can be reached from here, and try again"
         problem = f"cannot be read from {self.host}: {_last_words(error)}"
         return Unavailable(self.thing, self.value, problem, remedy)
 
-    def garbage(self, problem: str) -> DataLoss:
+    def garbage(self, problem: str, remedy: str = "") -> DataLoss:
         """An answer that is none; `problem` goes on from "HOST answered with"."""
-        remedy = f"look what answers as {self.host} (a proxy, a login page), and ask its operator"
+        remedy = remedy or f"look what answers as {self.host} (a proxy, a login page), and ask its operator"
         return DataLoss(self.thing, self.value, f"is not to be had: {self.host} answered with {problem}", remedy)
 
 

@@ -109,7 +109,8 @@ class Host:
         schemes = ("https",) if self._base.startswith("https:") else ("https", "http")
         if scheme_of(challenge.realm) not in schemes:
             raise errand.garbage(f"the address of a token server that is not asked, {challenge.realm[:200]!r}")
-        wanted = urlencode({"service": challenge.service, "scope": scope})
+        service = {"service": challenge.service} if challenge.service else {}
+        wanted = urlencode({**service, "scope": scope})
         url = f"{challenge.realm}{'&' if '?' in challenge.realm else '?'}{wanted}"
         basic = f"Basic {login}" if login else None
         response = self._patiently(errand, lambda: self._wire.ask("GET", url, {"Accept": "application/json"}, basic))

@@ -13,6 +13,7 @@ _PAGE_LIMIT = 16 << 20
 _PAGES_LIMIT = 1000
 NAMES_LIMIT = 100_000
 """Of one list."""
+_NAME_THEM = "wish for its images by their names, in place of a pattern"
 
 
 def read_list(host: Host, query: Query, key: str, known: Known) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ def _walk(host: Host, query: Query, key: str, errand: Errand, before: dict[str, 
         yield page
         count += len(page.names)
         if count > NAMES_LIMIT or len(seen) > _PAGES_LIMIT:
-            raise errand.garbage(f"a {what} of more than {NAMES_LIMIT} names or {_PAGES_LIMIT} pages")
+            raise errand.garbage(f"a {what} of more than {NAMES_LIMIT} names or {_PAGES_LIMIT} pages", _NAME_THEM)
         query = Query(page.following, query.repository, query.scope)
 
 

@@ -10,7 +10,8 @@ from email.utils import parsedate_to_datetime
 from cvmfsrepo.errors import Unavailable
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-_LONGEST_ASKED = 3600.0
+LONGEST = 3600.0
+"""Seconds for which a registry is left alone, whatever it asks for, and whatever an earlier pass noted: clocks jump."""
 wait = time.sleep
 """What waiting is; tests wait in no other way."""
 
@@ -71,9 +72,9 @@ def asked_for(retry_after: str | None) -> float | None:
     """The seconds of a Retry-After header, a number or a date, an hour at most; None where it says nothing of use."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdecimal() and len(text) < 12:
-        return min(float(text), _LONGEST_ASKED)
+        return min(float(text), LONGEST)
     try:
         until = parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
-    return min(max(until - time.time(), 0.0), _LONGEST_ASKED)
+    return min(max(until - time.time(), 0.0), LONGEST)

@@ -3,6 +3,7 @@ its images share."""
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from publisher.registry.credentials import find_login
 from publisher.registry.host import Host, Query
 from publisher.registry.lists import read_list
 from publisher.registry.pages import Known, Nothing
-from publisher.registry.patience import USUAL, Patience
+from publisher.registry.patience import LONGEST, USUAL, Patience
 from publisher.registry.settings import Settings
 from publisher.source import Source
 
@@ -74,7 +75,7 @@ class Registries:
     def leave_alone(self, until: Mapping[str, float]) -> None:
         """Hosts that asked an earlier pass for it; times in seconds since 1970."""
         for name, moment in until.items():
-            self._host(name).leave_alone(moment)
+            self._host(name).leave_alone(min(moment, time.time() + LONGEST))
 
     def left_alone(self) -> dict[str, float]:
         """Those that want to be left alone now, until when."""

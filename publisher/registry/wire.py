@@ -93,13 +93,13 @@ def finish(response: Response) -> None:
 
 def read_whole(response: Response, limit: int) -> bytes | None:
     """The body, or None where it is larger than `limit` bytes; the answer is ended."""
-    content = b""
+    content = bytearray()
     try:
         for chunk in response.iter_content(_DRAINED):
             content += chunk
             if len(content) > limit:
                 return None
-        return content
+        return bytes(content)
     finally:
         response.close()
 

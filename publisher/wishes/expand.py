@@ -1,6 +1,7 @@
 """Wishes -> the images that they mean now. Pure but for the registry that is asked."""
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,9 @@ from cvmfsrepo.errors import ContractError, NotFound
 from cvmfsrepo.oci import Platform, Reference
 from publisher.source import Source
 from publisher.wishes.wish import Wish
+
+AT_A_TIME = 8
+"""Images and lists that registries are asked about side by side."""
 
 
 class Registry(Protocol):
@@ -56,12 +60,14 @@ def _meant(wish: Wish, registry: Registry) -> list[Reference]:
     repositories = [wish.repository]
     if not wish.names_repository:
         repositories = [name for name in registry.list_repositories(wish.registry) if wish.wants_repository(name)]
-    return [
-        Reference.parse(f"{wish.registry}/{name}:{tag}")  # names and tags of a registry are as hostile as any
-        for name in sorted(repositories)
-        for tag in sorted(_tags(wish, name, registry))
-        if wish.wants_tag(tag)
-    ]
+    names = sorted(repositories)
+    with ThreadPoolExecutor(AT_A_TIME) as side_by_side:
+        return [
+            Reference.parse(f"{wish.registry}/{name}:{tag}")  # names and tags of a registry are as hostile as any
+            for name, tags in zip(names, side_by_side.map(lambda one: _tags(wish, one, registry), names), strict=True)
+            for tag in sorted(tags)
+            if wish.wants_tag(tag)
+        ]
 
 
 def _tags(wish: Wish, repository: str, registry: Registry) -> tuple[str, ...]:

@@ -21,12 +21,9 @@ from publisher.progress import Listener
 from publisher.publishing.form import PLAINLY, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
 from publisher.transactions.contract import Target
-from publisher.wishes.expand import Registry, expand
+from publisher.wishes.expand import AT_A_TIME, Registry, expand
 from publisher.wishes.recipe import Recipe
 from publisher.wishes.state import ImageState, Part, StateDirectory, Wanted
-
-_AT_A_TIME = 8
-"""Images that registries are asked about side by side."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 6 * 3600.0
 """Seconds before `watch` tries a failed image again: doubled each time."""
@@ -69,7 +66,7 @@ class Pass:
             self._remember(recipe, expansion.references, bool(expansion.failures))
             outcomes = {reference: Outcome(str(reference), "stopped") for reference in expansion.references}
             changed = list[tuple[Reference, Digest]]()
-            with ThreadPoolExecutor(_AT_A_TIME) as side_by_side:
+            with ThreadPoolExecutor(AT_A_TIME) as side_by_side:
                 looks = side_by_side.map(lambda one: self._look(one, recipe.options.platforms), outcomes)
                 for reference, found in zip(outcomes, looks, strict=True):
                     if isinstance(found, Digest):

@@ -1,5 +1,6 @@
 """A registry that asks to be left alone is left alone, by this pass and by the next; the images of others go on."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_a_list_that_is_not_to_be_had(busy: Stub, calm: Stub, tmp_path: Path) ->
     assert (published.word, failed.word) == ("published", "failed")
     assert "asks to wait until" in failed.reason
     assert len(busy.requests) == 1
+
+
+def test_a_clock_that_jumped(calm: Stub, tmp_path: Path) -> None:
+    """An hour is the most that is believed of what an earlier pass noted."""
+    with Registries() as registries:
+        registries.leave_alone({calm.address: 9e9})
+        (until,) = registries.left_alone().values()
+    assert until < time.time() + 2 * 3600
 
 
 def test_state_that_is_damaged(tmp_path: Path) -> None:
