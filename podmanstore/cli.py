@@ -29,7 +29,10 @@ from podmanstore.names import podman_reference
 from podmanstore.places import Place
 from podmanstore.sync import sync
 from podmanstore.values import Mount
-from publisher.source import open_source, parse_platform, read_document
+from publisher.registry.registries import Registries
+from publisher.registry.settings import DEFAULT as SETTINGS
+from publisher.registry.settings import load_settings
+from publisher.source import parse_platform, read_document
 
 STORE = Path("/var/lib/cvmfs-podmanstore")
 
@@ -133,6 +136,10 @@ def _built_from(function: _Command) -> _Command:
             "--fetch-configs", is_flag=True,
             help="Read configs and manifests that the repository lacks from the registry in the image's name.",
         ),
+        click.option(
+            "--registries", type=click.Path(path_type=Path), metavar="FILE",
+            help=f"How --fetch-configs asks registries, as the publisher. [default: {SETTINGS}, if it is there]",
+        ),
         click.option("--platform", metavar="OS/ARCH", help="Images for this platform. [default: this machine's]"),
     ]  # fmt: skip
     for option in reversed(options):
@@ -228,7 +235,7 @@ def storage_conf(store: Path, mount: Mount = Mount.KERNEL) -> str:
 
 def _request(
     repositories: Sequence[Path], store: Path, images: Sequence[str], layers_only: bool, mount: str,
-    links: Sequence[Path], fetch_configs: bool, platform: str | None,
+    links: Sequence[Path], fetch_configs: bool, platform: str | None, registries: Path | None,
 ) -> Request:  # fmt: skip
     """What is asked for, checked."""
     if links and len(links) != len(repositories):
@@ -244,7 +251,7 @@ def _request(
         store=store.absolute(),
         terms=gather.Terms(Mount(mount), chosen, only),
         layers_only=layers_only,
-        fetch=_fetching(chosen) if fetch_configs else None,
+        fetch=_fetching(chosen, Registries(load_settings(registries))) if fetch_configs else None,
     )
 
 
@@ -252,11 +259,11 @@ def _own_platform() -> Platform:
     return Platform("linux", _ARCHITECTURES.get(machine.machine(), machine.machine()))
 
 
-def _fetching(platform: Platform) -> Callable[[Reference, Descriptor], Fetched]:
+def _fetching(platform: Platform, registries: Registries) -> Callable[[Reference, Descriptor], Fetched]:
     """Reads an image's documents from its registry, whatever the tag means there by now."""
 
     def fetch(reference: Reference, config: Descriptor) -> Fetched:
-        source = open_source(f"docker://{podman_reference(reference)}", platform)
+        source = registries.open(podman_reference(reference), platform)
         content = source.config
         if Digest.of(content) != config.digest:
             content = read_document(source.blobs, config, "image config")

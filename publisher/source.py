@@ -4,12 +4,11 @@ A source is opened with its manifest and config read and verified; layers are st
 """
 
 import io
-import ipaddress
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import DataLoss, InvalidArgument, NotFound, Unavailable
@@ -22,6 +21,9 @@ from cvmfsrepo.oci import (
     parse_index,
     parse_manifest,
 )
+
+if TYPE_CHECKING:  # it knows sources
+    from publisher.registry.registries import Registries
 
 DOCUMENT_LIMIT = 64 << 20
 """Bytes of a manifest or config: they are read whole."""
@@ -54,14 +56,15 @@ class Source:
         return self.blobs.open(descriptor)
 
 
-def open_source(text: str, platform: Platform) -> Source:
-    """The image of a source text. InvalidArgument for a text or document that is none, NotFound, DataLoss for bytes
-    that are not what their digest promises, Unavailable or PermissionDenied from a registry."""
+def open_source(text: str, platform: Platform, registries: "Registries | None" = None) -> Source:
+    """The image of a source text; without `registries` as if no setting was made. InvalidArgument for a text or
+    document that is none, NotFound, DataLoss for bytes that are not what their digest promises, Unavailable or
+    PermissionDenied from a registry."""
     kind, _, rest = text.partition(":")
     if kind == "oci" and rest:
         return _open_layout(text, rest, platform)
     if kind == "docker" and rest.startswith("//"):
-        return _open_registry(text, rest.removeprefix("//"), platform)
+        return _open_registry(rest.removeprefix("//"), platform, registries)
     raise InvalidArgument("source", text, "is of no known form", _FORMS)
 
 
@@ -116,7 +119,8 @@ def _open_layout(text: str, rest: str, platform: Platform) -> Source:
         indexes = (manifest,)
         manifest = read_document(blobs, choose_manifest(parse_index(manifest), platform), "manifest")
     ref = name or (chosen.annotations or {}).get(_REF_NAME, "")
-    return Source(text, _reference_of(path, ref), manifest, _config(blobs, manifest), blobs, indexes)
+    config = read_document(blobs, parse_manifest(manifest).config, "image config")
+    return Source(text, _reference_of(path, ref), manifest, config, blobs, indexes)
 
 
 def _layout_and_name(rest: str) -> tuple[Path, str]:
@@ -156,26 +160,7 @@ def _reference_of(path: Path, ref: str) -> Reference | None:
         return None
 
 
-def _open_registry(text: str, name: str, platform: Platform) -> Source:
-    from publisher.registry.blobs import RegistryBlobs  # only who pulls from a registry pays for the client's import
+def _open_registry(name: str, platform: Platform, registries: "Registries | None") -> Source:
+    from publisher.registry.registries import Registries  # only who asks a registry pays for the client's import
 
-    reference = Reference.parse(name)
-    blobs = RegistryBlobs(reference, plain=is_loopback(reference.registry))
-    manifest, indexes = blobs.read_manifest(reference.digest), tuple[bytes, ...]()
-    if is_index(manifest):
-        indexes = (manifest,)
-        manifest = blobs.read_manifest(choose_manifest(parse_index(manifest), platform).digest)
-    return Source(text, reference, manifest, _config(blobs, manifest), blobs, indexes)
-
-
-def _config(blobs: Blobs, manifest: bytes) -> bytes:
-    return read_document(blobs, parse_manifest(manifest).config, "image config")
-
-
-def is_loopback(registry: str) -> bool:
-    """Whether a registry is this machine's own: such speak plain HTTP, as for other clients."""
-    host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdigit() else registry
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return (registries or Registries()).open(Reference.parse(name), platform)

@@ -33,7 +33,7 @@ _GRPC = (
 )
 _XATTR = ("cvmfsrepo/xattrs.py", "cvmfsrepo/standin.py")
 _PROCESS = (
-    "publisher/transactions/cvmfs.py",
+    *("publisher/transactions/cvmfs.py", "publisher/registry/programs.py"),
     *("snapshotter/engineconfig/program.py", "snapshotter/cli/apart.py"),
 )
 
@@ -44,6 +44,7 @@ EDGES: Mapping[str, tuple[str, ...]] = {
     "protos": _GRPC,
     "sqlite3": ("snapshotter/metastore.py", "snapshotter/database.py", "snapshotter/index/database.py"),
     "fuse": ("cvmfsrepo/standin.py",),
+    "requests": ("publisher/registry/wire.py",),
     "prometheus_client": ("snapshotter/metrics.py", "publisher/metrics.py"),
     "xattr": _XATTR,
     **dict.fromkeys(("os.getxattr", "os.setxattr", "os.listxattr", "os.removexattr"), _XATTR),

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from publisher.registry.settings import RegistrySettings, Settings, parse_settings
 from snapshotter.config import Config, RepositoryConfig, load, parse
 from snapshotter.policy import Policy
 from tests.engines import containerd
@@ -58,3 +59,18 @@ def _leaves(table: object, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, 
     if isinstance(table, list):
         return [leaf for value in table for leaf in _leaves(value, path)]
     return [(path, table)]
+
+
+def test_every_key_of_the_publisher_is_explained_with_its_default() -> None:
+    """The file has no table in force, so it changes nothing; each key stands in it with the value that holds without,
+    and its examples can be used when the signs are taken off."""
+    path = CONFIG / "publisher.toml"
+    text = path.read_text()
+    assert parse_settings(path.read_bytes(), path) == Settings()
+    keys, _, examples = text.partition("# Example")
+    defaults = "\n".join(re.findall(r"^# ([a-z-]+ = \S+)$", keys, re.MULTILINE))
+    assert set(tomllib.loads(defaults)) == {f.encode_name for f in msgspec.structs.fields(RegistrySettings)}
+    written = parse_settings(f'[registries."x.example"]\n{defaults}'.encode(), path).of("x.example")
+    assert written == RegistrySettings(plain_http=False)
+    used = "\n".join(re.findall(r"^# ((?:\[|[a-z-]+ = ).*)$", examples, re.MULTILINE)).replace("ca = ", "# ca = ")
+    assert parse_settings(used.encode(), path).of("docker.io").mirrors == ("harbor.example.org/hub",)

@@ -18,12 +18,15 @@ from publisher.cli.shared import (
     metrics_file_option,
     must_be_root,
     notify_option,
+    registries_option,
     repository_option,
 )
 from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
+from publisher.registry.registries import Registries
+from publisher.registry.settings import load_settings
 from publisher.source import open_source, parse_platform
 from publisher.unpacking import asingested
 
@@ -53,13 +56,14 @@ from publisher.unpacking import asingested
 @click.option("--flat", is_flag=True, help="Publish its tree for Apptainer, too.")
 @click.option("--take-over", is_flag=True, help="Read layers of another publisher once more, for their records.")
 @store_options
+@registries_option
 @notify_option
 @metrics_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def image(
     source: str, name: str | None, whiteouts: str, platform: str, as_ingested: bool, ingest_owner: str,
     no_record: bool, layers: int, flat: bool, take_over: bool, podman_store: bool | None, podman_links_to: Path | None,
-    notify: str | None, metrics_file: Path | None, as_json: bool, **where: Any,
+    registries: Path | None, notify: str | None, metrics_file: Path | None, as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish one image.
 
@@ -75,8 +79,9 @@ def image(
     reference, teller = Reference.parse(name) if name else None, chosen_teller(notify)
     chosen, metrics, started = parse_platform(platform), Metrics(), time.time()
     target = chosen_target(**where, store=RepositoryStore(say, podman_store, chosen, podman_links_to, teller=teller))
-    with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
-        order = Order(open_source(source, chosen), reference)
+    asked = Registries(load_settings(registries))
+    with asked, metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
+        order = Order(open_source(source, chosen, asked), reference)
         terms = Terms(form, workers=layers, flat=flat, take_over=take_over, teller=teller)
         (outcome,) = publish_images(target, [order], terms, metrics.listening(listener))
         if isinstance(outcome, Refused):

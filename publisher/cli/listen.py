@@ -18,6 +18,7 @@ from publisher.cli.shared import (
     metrics_address_option,
     must_be_root,
     notify_option,
+    registries_option,
     repository_option,
     served_metrics,
 )
@@ -28,9 +29,11 @@ from publisher.listening.worker import ImagePublisher, Worker
 from publisher.metrics import Metrics
 from publisher.progress import Silent
 from publisher.publishing.form import Terms
-from publisher.source import is_loopback, parse_platform
+from publisher.registry.registries import Registries
+from publisher.registry.settings import load_settings
+from publisher.registry.wire import is_loopback
+from publisher.source import parse_platform
 from publisher.wishes.counted import CountedRegistry
-from publisher.wishes.registries import WishedRegistries
 
 _PATH = click.Path(path_type=Path)
 _PLACE = "/webhook"
@@ -39,6 +42,7 @@ _PLACE = "/webhook"
 @click.command()
 @repository_option
 @store_options
+@registries_option
 @notify_option
 @metrics_address_option
 @click.option(
@@ -57,8 +61,8 @@ _PLACE = "/webhook"
 @click.option("--once", is_flag=True, help="Publish what is due in the queue, and end: nothing is listened to.")
 def listen(
     patterns: Sequence[str], address: str, secret_file: Path | None, no_secret: bool, registry: str, queue_root: Path,
-    platforms: Sequence[str], flat: bool, together: int, wait: float, once: bool, notify: str | None,
-    metrics_address: str, podman_store: bool | None, podman_links_to: Path | None, **where: Any,
+    platforms: Sequence[str], flat: bool, together: int, wait: float, once: bool, registries: Path | None,
+    notify: str | None, metrics_address: str, podman_store: bool | None, podman_links_to: Path | None, **where: Any,
 ) -> None:  # fmt: skip
     """Publish images when a registry tells that they were pushed.
 
@@ -74,11 +78,15 @@ def listen(
     check_door(address, is_loopback(host), secret, no_secret)
     metrics, teller, chosen = Metrics(), chosen_teller(notify), [parse_platform(text) for text in platforms]
     store = RepositoryStore(say, podman_store, chosen[0], podman_links_to, teller=teller)
-    registries = CountedRegistry(WishedRegistries(allowed.plain), metrics.asked)
+    settings = load_settings(registries)
+
+    @contextlib.contextmanager
+    def asked() -> Iterator[CountedRegistry]:
+        with Registries(settings, allowed.plain) as registry:
+            yield CountedRegistry(registry, metrics.asked)
+
     terms = Terms(wait=wait, flat=flat, teller=teller)
-    publisher = ImagePublisher(
-        chosen_target(**where, store=store), registries, chosen, terms, metrics.listening(Silent())
-    )
+    publisher = ImagePublisher(chosen_target(**where, store=store), asked, chosen, terms, metrics.listening(Silent()))
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):
         for path in queue.damaged:
             click.echo(f"{path}: was damaged and is put aside", err=True)

@@ -15,6 +15,7 @@ from cvmfsrepo.layout import Layout
 from cvmfsrepo.web import served_pages
 from publisher.cli.podman import RepositoryStore, say
 from publisher.metrics import Metrics
+from publisher.registry.settings import DEFAULT as SETTINGS
 from publisher.telling.notifications import NotificationEndpoint, NotificationFile
 from publisher.telling.teller import NOBODY, Teller
 from publisher.transactions.contract import Target
@@ -56,6 +57,12 @@ metrics_address_option = click.option(
 def served_metrics(address: str, metrics: Metrics) -> AbstractContextManager[object]:
     """Serves the pages for the block, if an address says where."""
     return served_pages(address, metrics.pages()) if address else nullcontext()
+
+
+registries_option = click.option(
+    "--registries", type=_PATH, metavar="FILE",
+    help=f"How registries are asked: mirrors, authorities, proxies. [default: {SETTINGS}, if it is there]",
+)  # fmt: skip
 
 
 def chosen_teller(notify: str | None) -> Teller:

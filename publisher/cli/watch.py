@@ -11,15 +11,23 @@ from publisher.cli.shared import (
     metrics_address_option,
     must_be_root,
     notify_option,
+    registries_option,
     repository_option,
     served_metrics,
 )
-from publisher.cli.wishlist import measure, read_recipe, store_of, terms_of, wished_option, write_wished
+from publisher.cli.wishlist import (
+    measure,
+    read_recipe,
+    store_of,
+    terms_of,
+    wished_option,
+    wished_registries,
+    write_wished,
+)
 from publisher.metrics import Metrics
 from publisher.progress import Silent
 from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, parse_recipe
-from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
 from publisher.wishes.watch import Watch
@@ -29,6 +37,7 @@ from publisher.wishes.watch import Watch
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
 @store_options
+@registries_option
 @notify_option
 @metrics_address_option
 @wished_option
@@ -36,8 +45,8 @@ from publisher.wishes.watch import Watch
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 def watch(
-    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None,
-    metrics_address: str, wished: Path | None, interval: float, wait: float, **where: Any,
+    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, registries: Path | None,
+    notify: str | None, metrics_address: str, wished: Path | None, interval: float, wait: float, **where: Any,
 ) -> None:  # fmt: skip
     """Keep a repository as a recipe wishes it.
 
@@ -51,13 +60,12 @@ def watch(
     metrics = Metrics()
 
     def run(read: Recipe) -> tuple[Outcome, ...]:
-        plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
-        registry = CountedRegistry(WishedRegistries(plain), metrics.asked)
-        known = StateDirectory.at(state)
-        outcomes = Pass(
-            target, registry, known, terms_of(read, wait, notify), patient=True,
-            listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
-        ).run(read)  # fmt: skip
+        known, terms = StateDirectory.at(state), terms_of(read, wait, notify)
+        with wished_registries(read, registries, known) as asked:
+            outcomes = Pass(
+                target, CountedRegistry(asked, metrics.asked), known, terms, patient=True,
+                listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
+            ).run(read)  # fmt: skip
         measure(metrics, outcomes)
         write_wished(known, wished)
         return outcomes

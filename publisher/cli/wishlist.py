@@ -15,15 +15,17 @@ from publisher.cli.shared import (
     metrics_file_option,
     must_be_root,
     notify_option,
+    registries_option,
     repository_option,
 )
 from publisher.durable import write_durably
 from publisher.metrics import Metrics
 from publisher.progress import shown
 from publisher.publishing.form import Terms
+from publisher.registry.registries import Registries
+from publisher.registry.settings import load_settings
 from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, RecipeError, parse_recipe
-from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
 
@@ -36,6 +38,7 @@ wished_option = click.option(
 @click.argument("recipe", type=click.Path(path_type=Path))
 @repository_option
 @store_options
+@registries_option
 @notify_option
 @metrics_file_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
@@ -45,8 +48,9 @@ wished_option = click.option(
 @wished_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(
-    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, notify: str | None, check: bool,
-    together: int, wait: float, wished: Path | None, metrics_file: Path | None, as_json: bool, **where: Any,
+    recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, registries: Path | None,
+    notify: str | None, check: bool, together: int, wait: float, wished: Path | None, metrics_file: Path | None,
+    as_json: bool, **where: Any,
 ) -> None:  # fmt: skip
     """Publish what a recipe wishes for, once.
 
@@ -60,14 +64,12 @@ def wishlist(
     must_be_root()
     store = store_of(read, podman_store, podman_links_to, notify)
     target = chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
-    known = StateDirectory.at(state)
-    metrics = Metrics()
-    with metrics.written(metrics_file), shown(Console(stderr=True)) as listener:
-        plain = frozenset(wish.registry for wish in read.wishes if wish.plain)
-        registry = CountedRegistry(WishedRegistries(plain), metrics.asked)
+    known, metrics = StateDirectory.at(state), Metrics()
+    asking = wished_registries(read, registries, known)
+    with metrics.written(metrics_file), asking as asked, shown(Console(stderr=True)) as listener:
         outcomes = Pass(
-            target, registry, known, terms_of(read, wait, notify), together, listener=metrics.listening(listener),
-            observer=metrics,
+            target, CountedRegistry(asked, metrics.asked), known, terms_of(read, wait, notify), together,
+            listener=metrics.listening(listener), observer=metrics,
         ).run(read)  # fmt: skip
         measure(metrics, outcomes)
     for path in known.damaged:
@@ -89,6 +91,12 @@ def read_recipe(path: Path) -> Recipe:
     for note in recipe.notes:
         click.echo(note, err=True)
     return recipe
+
+
+def wished_registries(recipe: Recipe, settings: Path | None, known: StateDirectory) -> Registries:
+    """Those of one pass."""
+    plain = {wish.registry for wish in recipe.wishes if wish.plain}
+    return Registries(load_settings(settings), plain, known)
 
 
 def terms_of(recipe: Recipe, wait: float, notify: str | None) -> Terms:

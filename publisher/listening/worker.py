@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from cvmfsrepo.digest import Digest
@@ -26,10 +27,11 @@ Published = tuple[Report, ...] | ContractError
 
 @dataclass(frozen=True, slots=True)
 class ImagePublisher:
-    """How images are published: as their tags stand in the registry now, for these platforms, in one publication."""
+    """How images are published: as their tags stand in the registry now, for these platforms, in one publication. Each
+    asks its `registries` anew, with the logins of that time."""
 
     target: Target
-    registry: Registry
+    registries: Callable[[], AbstractContextManager[Registry]]
     platforms: Sequence[Platform]
     terms: Terms = PLAINLY
     listener: Listener | None = None
@@ -37,12 +39,13 @@ class ImagePublisher:
     def publish(self, references: Iterable[Reference]) -> dict[Reference, Published]:
         """What became of each. An image whose flat tree alone could not be made is shown, and is an error."""
         found, group = dict[Reference, Published](), dict[Reference, Digest]()
-        for reference in references:
-            try:
-                group[reference] = self.registry.find_digest(reference)
-            except ContractError as error:
-                found[reference] = error
-        made = publish_together(self.target, self.registry, group, self.platforms, self.terms, self.listener)
+        with self.registries() as registry:
+            for reference in references:
+                try:
+                    group[reference] = registry.find_digest(reference)
+                except ContractError as error:
+                    found[reference] = error
+            made = publish_together(self.target, registry, group, self.platforms, self.terms, self.listener)
         return found | {reference: _judged(one) for reference, one in made.items()}
 
 

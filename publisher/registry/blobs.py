@@ -1,238 +1,189 @@
-"""Blobs and manifests of an image in a registry, over the oras client: the only file that touches it.
+"""Blobs and manifests of one image, of the mirrors of its registry or of the registry itself.
 
-The client does tokens, credential helpers and redirects. Two things of it are not used: its manifests are parsed, and
-we need the bytes that the digest is of; and it retries for two minutes before it says that nobody listens. A registry
-that is busy is asked again a few times (`patience.py`), and a blob that breaks off is asked for from there on.
+A mirror that lacks something or fails is passed over with a word in the log. What comes from wherever is verified in
+the same way, by its digest; a blob that breaks off is asked for from there on.
 """
 
 import io
+import json
 import logging
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn, cast
-
-import oras.auth
-import oras.provider
+from typing import NoReturn, TypeVar
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, DataLoss, NotFound, PermissionDenied, Unavailable
+from cvmfsrepo.errors import ContractError, DataLoss, InvalidArgument, NotFound, Unavailable
 from cvmfsrepo.oci import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Reference
-from publisher.registry.credentials import find_login
-from publisher.registry.patience import USUAL, Patience, Throttled, asked_for, is_passing
-from publisher.unpacking.stream import CHUNK
+from publisher.registry.body import Body
+from publisher.registry.errand import Errand
+from publisher.registry.host import Host, Query
+from publisher.registry.wire import Response, finish
+from publisher.source import DOCUMENT_LIMIT
 
-_MANIFEST_LIMIT = 8 << 20
-_CONNECT_SECONDS, _READ_SECONDS = 15, 120
-ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
-_DOCKER_HUB = "registry-1.docker.io"
-_RESUMES = 5
-"""Times that one blob may break off."""
-_wait = time.sleep
+log = logging.getLogger(__name__)
+
+MANIFEST_LIMIT = 4 << 20
+"""Bytes of a manifest or index, as registries limit them too."""
+_ACCEPT = {"Accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
+_NO_HEAD = (404, 405, 501)
+"""What some registries answer to a HEAD request only."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where an image is: `repository` of `host`, with the prefix of a mirror before it."""
+
+    host: Host
+    repository: str
+    errand: Errand
+    is_mirror: bool
+
+    @classmethod
+    def of(cls, host: Host, prefix: str | None, reference: Reference) -> "Door":
+        """`prefix` is None for the registry itself."""
+        repository = f"{prefix}/{reference.repository}" if prefix else reference.repository
+        return cls(host, repository, Errand("image", str(reference), host.name), prefix is not None)
+
+    def ask(self, path: str, headers: Mapping[str, str] = _ACCEPT, method: str = "GET") -> Response:
+        scope = f"repository:{self.repository}:pull"
+        return self.host.ask(self.errand, Query(f"{self.repository}/{path}", self.repository, scope, method), headers)
+
+    def get(self, path: str, what: str, headers: Mapping[str, str] = _ACCEPT) -> Response:
+        """An answer of which the body is worth reading."""
+        response = self.ask(path, headers)
+        if response.status_code != 200:
+            finish(response)
+            raise self.errand.refused(response.status_code, response.reason, what)
+        kind = response.headers.get("Content-Type", "")
+        if kind.startswith("text/html"):
+            finish(response)
+            raise self.errand.garbage(f"a page ({kind[:100]}) in place of the {what}")
+        return response
 
 
 class RegistryBlobs:
-    """The blobs of one image's repository. `plain` is HTTP without TLS."""
+    """`doors` are tried in their order, the registry itself last."""
 
-    def __init__(self, reference: Reference, plain: bool, patience: Patience = USUAL) -> None:
-        self._reference, self._patience = reference, patience
-        host = _DOCKER_HUB if reference.registry == "docker.io" else reference.registry
-        scheme = "http" if plain else "https"
-        self._base = f"{scheme}://{host}/v2/{reference.repository}"
-        self._client = _client(host, plain)
-        login = find_login(reference.registry, reference.repository, os.environ, Path.home())
-        if login is not None:
-            self._client.auth._basic_auth = login
-            return
-        with self._told():  # credential helpers are its business
-            self._client.auth.load_configs(self._client.get_container(f"{host}/{reference.repository}"))
+    def __init__(self, reference: Reference, doors: Sequence[Door]) -> None:
+        self._reference, self._doors = reference, tuple(doors)
 
     def read_manifest(self, digest: Digest | None) -> bytes:
-        """A manifest or index, by digest (verified) or by the reference's tag."""
-        name = str(digest) if digest else str(self._reference.tag)
-        with self._get(f"manifests/{name}", "manifest", name) as body:
-            content = b""
-            while len(content) <= _MANIFEST_LIMIT and (chunk := body.read(CHUNK)):
-                content += chunk
-        if len(content) > _MANIFEST_LIMIT or (digest and Digest.of(content) != digest):
-            raise DataLoss("manifest", name, f"from {self._reference.registry} is not what its digest promises")
-        return content
+        """A manifest or index, by digest or by the reference's tag, verified as far as that can be."""
+        return self._first(lambda door: _manifest(door, digest, self._reference.tag))
+
+    def read(self, descriptor: Descriptor, what: str) -> bytes:
+        """A small blob, whole and verified."""
+        if descriptor.size > DOCUMENT_LIMIT:
+            raise InvalidArgument(what, str(descriptor.digest), f"has {descriptor.size} bytes, too many to be one")
+        return self._first(lambda door: _document(door, descriptor, what))
 
     @contextmanager
     def open(self, descriptor: Descriptor) -> Iterator[io.RawIOBase]:
         """The blob as it comes over the wire, not verified."""
-        path, name = f"blobs/{descriptor.digest}", str(descriptor.digest)
-        with self._get(path, "blob", name, partial(self._resumed, path)) as body:
-            yield body
+        path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest}"
+
+        def opened(door: Door) -> tuple[Door, Response]:
+            return door, door.get(path, what)
+
+        def lost(error: OSError) -> NoReturn:
+            raise door.errand.lost(error) from None
+
+        door, response = self._first(opened)
+        with closing(Body(response, lost, partial(self._resumed, door, path))) as body:
+            try:
+                yield body
+            except DataLoss:  # whoever read it found out
+                if door.is_mirror:
+                    door.host.distrust()
+                raise
 
     def find_digest(self) -> Digest:
-        """What the reference's tag means now, by one HEAD request, or the manifest where that says nothing of use."""
-        if self._reference.digest:
-            return self._reference.digest
-        tag = str(self._reference.tag)
-        response = self._request(f"manifests/{tag}", "HEAD")
-        try:
-            if response.status_code == 200 and (said := response.headers.get("Docker-Content-Digest")):
-                return Digest.parse(said, "digest of the registry")
-            if response.status_code not in (200, 405, 501):
-                raise self._refusal(response, "manifest", tag)
-        finally:
-            response.close()
-        return Digest.of(self.read_manifest(None))
+        """What the reference's tag means now: by one HEAD request, or the manifest where that says nothing of use."""
+        return self._reference.digest or self._first(lambda door: _digest(door, str(self._reference.tag)))
 
-    @contextmanager
-    def _get(
-        self, path: str, thing: str, name: str, resume: "Callable[[int], Any] | None" = None
-    ) -> Iterator[io.RawIOBase]:
-        response = self._request(path)
-        if response.status_code != 200:
-            response.close()
-            raise self._refusal(response, thing, name)
-        with closing(_Body(response, self._lost, resume)) as body:
-            yield body
-
-    def _resumed(self, path: str, offset: int) -> Any:
-        """A response with the rest of a blob, or None where the registry does not give it."""
-        response = self._request(path, headers={"Range": f"bytes={offset}-"})
-        if response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            return response
-        response.close()
-        return None
-
-    def _request(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Any:
-        """The answer, after as many tries as patience allows where it is a passing one."""
-        tried = 0
-        while True:
-            response, tried = self._asked(path, method, dict(headers or {})), tried + 1
-            if not is_passing(response.status_code):
-                return response
-            delay = self._patience.delay(tried, asked_for(response.headers.get("Retry-After")))
-            if delay is None:
-                return response
-            response.close()
-            _wait(delay)
-
-    def _asked(self, path: str, method: str, headers: dict[str, str]) -> Any:
-        url, headers = f"{self._base}/{path}", {"Accept": ACCEPT, **headers}
-        with self._told():
-            response = self._client.do_request(url, method, headers=dict(headers), stream=True)
-            if response.status_code == 401:  # the token may be older than a long publication
-                response.close()
-                self._client.auth.token = None
-                response = self._client.do_request(url, method, headers=dict(headers), stream=True)
-        return response
-
-    def _refusal(self, response: Any, thing: str, name: str) -> ContractError:
-        where, status = str(self._reference), f"{response.status_code} {response.reason}"
-        if response.status_code == 404:
-            problem = f"has no {thing} {name} ({status})"
-            return NotFound("image", where, problem, "look at the name and the tag in the registry")
-        if response.status_code in (401, 403):
-            return self._denied(status)
-        if response.status_code == 429:
-            error = Throttled("image", where, f"cannot be read: the registry asks for patience ({status})", "try later")
-            error.seconds = asked_for(response.headers.get("Retry-After")) or error.seconds
-            return error
-        return Unavailable("image", where, f"cannot be read: the registry answered {status}", "try again later")
-
-    def _denied(self, detail: object) -> ContractError:
-        host = self._reference.registry
-        remedy = f"log in first, for example with docker login {host}; some registries say this of unknown images"
-        return PermissionDenied("image", str(self._reference), f"is not given out by the registry ({detail})", remedy)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """The client's failures as ours. Its connection errors are OSErrors, those of authentication ValueErrors."""
-        try:
-            yield
-        except OSError as error:
-            self._lost(error)
-        except ValueError as error:
-            raise self._denied(error) from None
-
-    def _lost(self, error: OSError) -> NoReturn:
-        remedy = "look whether the registry runs and can be reached, and try again"
-        problem = f"cannot be read from its registry: {_last_words(error)}"
-        raise Unavailable("image", str(self._reference), problem, remedy) from None
-
-
-class _Body(io.RawIOBase):
-    """A response's content as a readable stream. Where the connection breaks, `resume` is asked for the rest; a
-    connection that is broken for good is told by `lost`."""
-
-    def __init__(
-        self, response: Any, lost: Callable[[OSError], NoReturn], resume: "Callable[[int], Any] | None"
-    ) -> None:
-        super().__init__()
-        self._response, self._lost, self._resume = response, lost, resume
-        self._chunks, self._rest = response.iter_content(CHUNK), memoryview(b"")
-        self._count = self._broken = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """At most one chunk of the response."""
-        while not self._rest:
+    def _resumed(self, door: Door, path: str, offset: int, broken: int) -> Response | None:
+        """The rest of a blob, or None where nobody gives it: a mirror is asked once, then the registry itself."""
+        if door.is_mirror:
             try:
-                chunk = next(self._chunks, None)
-            except OSError as error:
-                self._go_on(error)
+                if broken == 1 and (rest := _rest(door, path, offset)):
+                    return rest
+            except ContractError as error:
+                _pass_over(door.host, error)
+        return _rest(self._doors[-1], path, offset)
+
+    def _first(self, act: Callable[[Door], _T]) -> _T:
+        for door in self._doors[:-1]:
+            if door.host.is_closed:
                 continue
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-            self._count += len(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def close(self) -> None:
-        self._response.close()
-        super().close()
-
-    def _go_on(self, error: OSError) -> None:
-        self._broken += 1
-        rest = self._resume(self._count) if self._resume and self._broken <= _RESUMES else None
-        if rest is None:
-            self._lost(error)
-        self._response.close()
-        self._response, self._chunks = rest, rest.iter_content(CHUNK)
+            try:
+                return act(door)
+            except ContractError as error:
+                _pass_over(door.host, error)
+        return act(self._doors[-1])
 
 
-def _client(host: str, plain: bool) -> Any:
-    logging.getLogger("oras").setLevel(logging.CRITICAL)  # errors are raised here, and told once
-    client = cast(Any, oras.provider.Registry(hostname=host, insecure=plain))
-    client.do_request = partial(oras.provider.Registry.do_request.__wrapped__, client)  # without its retries
-    client.auth = _Login(client)
-    client.session.request = partial(client.session.request, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
-    client.session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes as they are stored
-    if plain:
-        client.session.trust_env = False  # no proxy leads to this machine's own loopback
-    return client
+def _pass_over(mirror: Host, error: ContractError) -> None:
+    """One that lacks images lacks many: only the first is a warning."""
+    if isinstance(error, Unavailable):
+        mirror.leave_for_a_while()
+    level = logging.INFO if isinstance(error, NotFound) and mirror.lacks_some else logging.WARNING
+    mirror.lacks_some = mirror.lacks_some or isinstance(error, NotFound)
+    log.log(level, "mirror %s is passed over: %s", mirror.name, error)
 
 
-class _Login(oras.auth.TokenAuth):  # type: ignore[misc]
-    """Tokens, and the name and password itself for registries that ask for no more: the client has each alone."""
-
-    def __init__(self, client: Any) -> None:
-        super().__init__()
-        self.session, self.prefix, self._tls_verify = client.session, client.prefix, client.auth._tls_verify
-
-    def authenticate_request(self, original: Any, headers: dict[str, str], refresh: bool = False) -> Any:
-        if not original.headers.get("Www-Authenticate", "").lower().startswith("basic"):
-            return super().authenticate_request(original, headers, refresh)
-        known = getattr(self, "_basic_auth", None)
-        return (headers | {"Authorization": f"Basic {known}"}, True) if known else (headers, False)
+def _rest(door: Door, path: str, offset: int) -> Response | None:
+    response = door.ask(path, {**_ACCEPT, "Range": f"bytes={offset}-"})
+    if response.status_code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+        return response
+    response.close()
+    return None
 
 
-def _last_words(error: OSError) -> str:
-    """The innermost reason of a chain of wrapped connection errors, in one line."""
-    reason: BaseException = error
-    while (inner := reason.__cause__ or reason.__context__) is not None:
-        reason = inner
-    return " ".join(str(reason).split()) or type(reason).__name__
+def _digest(door: Door, tag: str) -> Digest:
+    response = door.ask(f"manifests/{tag}", method="HEAD")
+    finish(response)
+    if response.status_code == 200 and (said := _said_digest(response)):
+        return said
+    if response.status_code not in ((200, 405, 501) if door.is_mirror else (200, *_NO_HEAD)):
+        raise door.errand.refused(response.status_code, response.reason, f"manifest {tag}")
+    return Digest.of(_manifest(door, None, tag))
+
+
+def _manifest(door: Door, digest: Digest | None, tag: str | None) -> bytes:
+    what = f"manifest {digest or tag}"
+    response = door.get(f"manifests/{digest or tag}", what)
+    content = door.host.read(door.errand, response, MANIFEST_LIMIT, what)
+    promised = digest or _said_digest(response)
+    if promised and Digest.of(content) != promised:
+        raise door.errand.garbage(f"a {what} that has another digest than the one it promises, {promised}")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict) and document.get("schemaVersion") == 1:
+        raise door.errand.garbage("an image of the old schema 1", "push it again with a client of today")
+    if isinstance(document, dict) and {"manifests", "layers"} <= {str(key).lower() for key in document}:
+        raise door.errand.garbage("something that is an image and an index at once")
+    if not isinstance(document, dict) or "schemaVersion" not in document:
+        kind = response.headers.get("Content-Type", "no type")[:100]
+        raise door.errand.garbage(f"a {what} that is none ({len(content)} bytes, {kind})")
+    return content
+
+
+def _document(door: Door, descriptor: Descriptor, what: str) -> bytes:
+    response = door.get(f"blobs/{descriptor.digest}", f"{what} {descriptor.digest}")
+    content = door.host.read(door.errand, response, descriptor.size, what)
+    if Digest.of(content) != descriptor.digest:
+        raise door.errand.garbage(f"a {what} that is not what its digest promises, {descriptor.digest}")
+    return content
+
+
+def _said_digest(response: Response) -> Digest | None:
+    """What the registry says of a manifest; None where it says nothing of use."""
+    try:
+        return Digest.parse(response.headers.get("Docker-Content-Digest", ""), "digest of the registry")
+    except InvalidArgument:
+        return None

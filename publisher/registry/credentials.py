@@ -7,6 +7,8 @@ containers-auth.json(5) has it (`registry/group/image`, `registry/group`, `regis
 2. $REGISTRY_AUTH_FILE;
 3. containers/auth.json below $XDG_RUNTIME_DIR, then below ~/.config;
 4. config.json in $DOCKER_CONFIG or ~/.docker.
+
+A file may also name programs that keep logins, for one registry or for all; they are asked after its own entries.
 """
 
 import base64
@@ -17,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from cvmfsrepo.errors import DataLoss
+from publisher.registry.programs import ask_program
 
 _LIMIT = 1 << 20
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/")
@@ -26,8 +29,10 @@ class _Auth(msgspec.Struct):
     auth: str = ""
 
 
-class _AuthFile(msgspec.Struct):
+class _AuthFile(msgspec.Struct, rename="camel"):
     auths: dict[str, _Auth] = {}
+    cred_helpers: dict[str, str] = {}
+    creds_store: str = ""
 
 
 _decode = msgspec.json.Decoder(_AuthFile).decode
@@ -67,15 +72,19 @@ def _of_ducc(registry: str, environment: Mapping[str, str]) -> str | None:
 def _in_file(path: Path, registry: str, repository: str) -> str | None:
     try:
         with path.open("rb") as file:
-            auths = _decode(file.read(_LIMIT)).auths
+            known = _decode(file.read(_LIMIT))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataLoss("credentials", str(path), f"does not parse: {error}", "log in again, or remove it") from None
     for key in _keys(registry, repository):
-        if (found := auths.get(key)) and found.auth:
+        if (found := known.auths.get(key)) and found.auth:
             return _checked(found.auth, path, key)
-    return None
+    for spelling in _spellings(registry):
+        if program := known.cred_helpers.get(spelling):
+            return ask_program(program, spelling)
+    server = _HUB[-1] if registry in _HUB else registry
+    return ask_program(known.creds_store, server) if known.creds_store else None
 
 
 def _keys(registry: str, repository: str) -> Iterator[str]:

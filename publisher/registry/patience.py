@@ -1,17 +1,23 @@
 """How long a registry that is busy or stumbles is waited for: a few tries, further and further apart, and never in step
-with everybody else who was turned away at the same moment."""
+with everybody else who was turned away at the same moment. And how fast it is asked."""
 
 import random
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 from cvmfsrepo.errors import Unavailable
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-_LONGEST_ASKED = 3600.0
+LONGEST = 3600.0
+"""Seconds for which a registry is left alone, whatever it asks for, and whatever an earlier pass noted: clocks jump."""
+wait = time.sleep
+"""What waiting is; tests wait in no other way."""
 
 
 class Throttled(Unavailable):
-    """The registry asks for patience: `seconds` of it."""
+    """The registry asks to be left alone: for `seconds`."""
 
     seconds: float = 60.0
 
@@ -37,12 +43,38 @@ class Patience:
 USUAL = Patience()
 
 
+@dataclass(slots=True)
+class Pace:
+    """At most `rate` requests a second, evenly; 0 is as many as come. Safe from several threads."""
+
+    rate: float
+    _next: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self) -> None:
+        """Waits until it is this request's turn."""
+        if not self.rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + 1 / self.rate
+        if turn > now:
+            wait(turn - now)
+
+
 def is_passing(status: int) -> bool:
     """Whether the same request may work a moment later."""
     return status in _PASSING
 
 
 def asked_for(retry_after: str | None) -> float | None:
-    """The seconds of a Retry-After header; None where it has none (a date is taken for none)."""
+    """The seconds of a Retry-After header, a number or a date, an hour at most; None where it says nothing of use."""
     text = (retry_after or "").strip()
-    return min(float(text), _LONGEST_ASKED) if text.isascii() and text.isdecimal() and len(text) < 9 else None
+    if text.isascii() and text.isdecimal() and len(text) < 12:
+        return min(float(text), LONGEST)
+    try:
+        until = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(until - time.time(), 0.0), LONGEST)

@@ -1,6 +1,6 @@
 """Counts what registries are asked, for whoever is told to ask less."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cvmfsrepo.digest import Digest
@@ -25,9 +25,15 @@ class CountedRegistry:
         self.asked("tags")
         return self.inner.list_tags(registry, repository)
 
-    def list_repositories(self, registry: str) -> Iterator[str]:
+    def list_repositories(self, registry: str) -> tuple[str, ...]:
         self.asked("repositories")
         return self.inner.list_repositories(registry)
+
+    def leave_alone(self, until: Mapping[str, float]) -> None:
+        self.inner.leave_alone(until)
+
+    def left_alone(self) -> Mapping[str, float]:
+        return self.inner.left_alone()
 
     def open(self, reference: Reference, platform: Platform) -> Source:
         self.asked("image")

@@ -1,14 +1,18 @@
 """Wishes -> the images that they mean now. Pure but for the registry that is asked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError
+from cvmfsrepo.errors import ContractError, NotFound
 from cvmfsrepo.oci import Platform, Reference
 from publisher.source import Source
 from publisher.wishes.wish import Wish
+
+AT_A_TIME = 8
+"""Images and lists that registries are asked about side by side."""
 
 
 class Registry(Protocol):
@@ -19,7 +23,13 @@ class Registry(Protocol):
 
     def list_tags(self, registry: str, repository: str) -> tuple[str, ...]: ...
 
-    def list_repositories(self, registry: str) -> Iterator[str]: ...
+    def list_repositories(self, registry: str) -> tuple[str, ...]: ...
+
+    def leave_alone(self, until: Mapping[str, float]) -> None:
+        """Nothing is asked of these registries until then, in seconds since 1970."""
+
+    def left_alone(self) -> Mapping[str, float]:
+        """Those that asked for it, and until when."""
 
     def open(self, reference: Reference, platform: Platform) -> Source:
         """The image with its manifest and config read and verified."""
@@ -50,9 +60,21 @@ def _meant(wish: Wish, registry: Registry) -> list[Reference]:
     repositories = [wish.repository]
     if not wish.names_repository:
         repositories = [name for name in registry.list_repositories(wish.registry) if wish.wants_repository(name)]
-    return [
-        Reference.parse(f"{wish.registry}/{name}:{tag}")  # names and tags of a registry are as hostile as any
-        for name in sorted(repositories)
-        for tag in sorted(registry.list_tags(wish.registry, name))
-        if wish.wants_tag(tag)
-    ]
+    names = sorted(repositories)
+    with ThreadPoolExecutor(AT_A_TIME) as side_by_side:
+        return [
+            Reference.parse(f"{wish.registry}/{name}:{tag}")  # names and tags of a registry are as hostile as any
+            for name, tags in zip(names, side_by_side.map(lambda one: _tags(wish, one, registry), names), strict=True)
+            for tag in sorted(tags)
+            if wish.wants_tag(tag)
+        ]
+
+
+def _tags(wish: Wish, repository: str, registry: Registry) -> tuple[str, ...]:
+    """None of a repository that only the catalogue knows: registries list what has lost its last tag."""
+    try:
+        return registry.list_tags(wish.registry, repository)
+    except NotFound:
+        if wish.names_repository:
+            raise
+        return ()

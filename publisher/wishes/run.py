@@ -5,8 +5,9 @@ A second pass writes nothing into the repository. An image that is no longer wis
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,13 +21,10 @@ from publisher.progress import Listener
 from publisher.publishing.form import PLAINLY, Terms
 from publisher.telling.observer import UNOBSERVED, Observer
 from publisher.transactions.contract import Target
-from publisher.wishes.expand import Registry, expand
+from publisher.wishes.expand import AT_A_TIME, Registry, expand
 from publisher.wishes.ordering import Made, platform_text, publish_together
 from publisher.wishes.recipe import Recipe
 from publisher.wishes.state import ImageState, Part, StateDirectory, Wanted
-
-_AT_A_TIME = 8
-"""Images that registries are asked about side by side."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 6 * 3600.0
 """Seconds before `watch` tries a failed image again: doubled each time."""
@@ -67,12 +65,12 @@ class Pass:
 
     def run(self, recipe: Recipe) -> tuple[Outcome, ...]:
         """The outcome of each wanted image. Unavailable where another pass uses the state directory."""
-        with self.state.locked(self.terms.wait):
+        with self.state.locked(self.terms.wait), self._with_patience():
             expansion = expand(recipe.wishes, self.registry)
             wanted = self._remember(recipe, expansion.references, bool(expansion.failures))
             outcomes = {reference: Outcome(str(reference), "stopped") for reference in expansion.references}
             changed = list[tuple[Reference, Digest]]()
-            with ThreadPoolExecutor(_AT_A_TIME) as side_by_side:
+            with ThreadPoolExecutor(AT_A_TIME) as side_by_side:
                 looks = side_by_side.map(lambda one: self._look(one, recipe.options.platforms, wanted), outcomes)
                 for reference, found in zip(outcomes, looks, strict=True):
                     if isinstance(found, Digest):
@@ -88,6 +86,15 @@ class Pass:
                 self.observer.failed(error)
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
             return (*outcomes.values(), *failed)
+
+    @contextmanager
+    def _with_patience(self) -> Iterator[None]:
+        """What registries asked for in one pass holds in the next."""
+        self.registry.leave_alone(self.state.left_alone())
+        try:
+            yield
+        finally:
+            self.state.write_left_alone(self.registry.left_alone())
 
     def _remember(self, recipe: Recipe, references: Sequence[Reference], partly: bool) -> Wanted:
         """Where a pattern could not be expanded, what it meant before is not taken for unwanted."""

@@ -4,16 +4,17 @@ Losing it costs one look at each image and nothing else: the repository is the t
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from cvmfsrepo.oci import Reference
 from publisher.durable import write_durably
+from publisher.registry.pages import Page
 from publisher.transactions.lock import held
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
@@ -63,8 +64,19 @@ class Wanted(msgspec.Struct, frozen=True):
         return image.published_at + self.expire_days * DAY if self.expire_days and image.digest else None
 
 
+class _List(msgspec.Struct, frozen=True):
+    """What a registry's list said, with the marks by which it can say that nothing changed."""
+
+    name: str
+    pages: tuple[Page, ...]
+    version: Literal[1] = 1
+
+
+_T = TypeVar("_T")
 _decode_image = msgspec.json.Decoder(ImageState).decode
 _decode_wanted = msgspec.json.Decoder(Wanted).decode
+_decode_left_alone = msgspec.json.Decoder(dict[str, float]).decode
+_decode_list = msgspec.json.Decoder(_List).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +111,51 @@ class StateDirectory:
         write_durably(self._path(image.reference), msgspec.json.encode(image))
 
     def wanted(self) -> Wanted | None:
-        path = self.root / "wanted.json"
-        try:
-            return _decode_wanted(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._put_aside(path)
-            return None
+        return self._read(self.root / "wanted.json", _decode_wanted)
 
     def write_wanted(self, wanted: Wanted) -> None:
         if self.wanted() != wanted:
             write_durably(self.root / "wanted.json", msgspec.json.encode(wanted))
 
+    def left_alone(self) -> dict[str, float]:
+        """Registries that asked to be left alone, until when in seconds since 1970."""
+        return self._read(self.root / "registries.json", _decode_left_alone) or {}
+
+    def write_left_alone(self, until: Mapping[str, float]) -> None:
+        if self.left_alone() != until:
+            write_durably(self.root / "registries.json", msgspec.json.encode(until))
+
+    def find_list(self, name: str) -> tuple[Page, ...]:
+        """What a registry's list said, by its name."""
+        known = self._read(self._list_path(name), _decode_list)
+        return known.pages if known and known.name == name else ()
+
+    def keep_list(self, name: str, pages: tuple[Page, ...]) -> None:
+        self._list_path(name).parent.mkdir(mode=0o755, exist_ok=True)
+        write_durably(self._list_path(name), msgspec.json.encode(_List(name, pages)))
+
+    def _list_path(self, name: str) -> Path:
+        return self.root / "lists" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+
     def _path(self, reference: str) -> Path:
         return self.root / "images" / f"{hashlib.sha256(reference.encode()).hexdigest()}.json"
 
     def _image(self, path: Path) -> ImageState | None:
-        try:
-            found = _decode_image(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            found = None
-        if found is None or self._path(found.reference) != path:
+        found = self._read(path, _decode_image)
+        if found is not None and self._path(found.reference) != path:
             self._put_aside(path)
             return None
         return found
+
+    def _read(self, path: Path, decode: Callable[[bytes], _T]) -> _T | None:
+        """A file's value; None where there is none, or one that is damaged and put aside."""
+        try:
+            return decode(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._put_aside(path)
+            return None
 
     def _put_aside(self, path: Path) -> None:
         if self.only_read:

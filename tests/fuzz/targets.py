@@ -34,6 +34,9 @@ from cvmfsrepo.shims import hide_shim, white_shim
 from cvmfsrepo.tree import Entry, Notation, decode, decode_head, encode, make_record
 from cvmfsrepo.whiteouts import Markers
 from publisher.listening.webhooks import Allowed, parse_webhook
+from publisher.registry import settings as registries
+from publisher.registry.patience import asked_for
+from publisher.registry.tokens import Token, parse_challenge
 from snapshotter import labels as label
 from snapshotter.config import parse as parse_settings
 from snapshotter.filters import parse_filters
@@ -155,6 +158,23 @@ def _link(content: bytes) -> None:
     assert diff_id_target(layer_of_target(text)) == text
 
 
+def _challenge(content: bytes) -> None:
+    """Headers come as Latin-1."""
+    found = parse_challenge(content.decode("latin-1"))
+    assert found is None or found.realm
+
+
+def _token(content: bytes) -> None:
+    """What is shown in a header is one line."""
+    found = Token.parse(content)
+    assert found is None or (found.text.isascii() and found.text.isprintable())
+
+
+def _retry_after(content: bytes) -> None:
+    asked = asked_for(content.decode("latin-1"))
+    assert asked is None or 0 <= asked <= 3600
+
+
 def _entries() -> list[Entry]:
     root, etc = Entry(b"", 0o40755), Entry(b"etc", 0o40755, 1, 2, 3, xattrs={"user.a": b"1"})
     return [root, etc, Entry(b"etc/a", 0o100644, size=3, group=1), Entry(b"etc/l", 0o120777, target=b"../x")]
@@ -190,6 +210,14 @@ deadline = 2.5
 mount-options = ["volatile"]
 """
 
+_REGISTRIES = b"""[registries."docker.io"]
+mirrors = ["harbor.example.org:5000/hub"]
+proxy = "http://proxy.example.org:3128"
+plain-http = false
+requests-per-second = 2.5
+"""
+_CHALLENGE = b'Bearer realm="https://auth.example.org/token",service="registry",scope="repository:a/b:pull"'
+
 TARGETS: Mapping[str, Target] = {
     "labels": Target(_labels, (f"t\n{_HEX}\n{_HEX}\na/b:c".encode(), b"t\n\nx", b"")),
     "filters": Target(
@@ -219,4 +247,10 @@ TARGETS: Mapping[str, Target] = {
     ),
     # Its reader takes quadratic time for a long dotted key; the file is the operator's own.
     "settings": Target(lambda content: parse_settings(content, Path("config.toml")), (_SETTINGS,), deepest=2000),
+    "registries": Target(
+        lambda content: registries.parse_settings(content, Path("publisher.toml")), (_REGISTRIES,), deepest=2000
+    ),
+    "challenge": Target(_challenge, (_CHALLENGE, b'Basic realm="a", bearer realm = "b"')),
+    "token": Target(_token, (b'{"token": "a.b.c", "expires_in": 300}', b'{"access_token": "a"}')),
+    "retry-after": Target(_retry_after, (b"120", b"Wed, 21 Oct 2026 07:28:00 GMT")),
 }

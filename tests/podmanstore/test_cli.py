@@ -100,6 +100,21 @@ def test_fetched_configs(tmp_path: Path) -> None:
     assert stub.behaviour.requests == [f"/v2/{NAME}/manifests/1", f"/v2/{NAME}/blobs/{image.config}"]
 
 
+def test_configs_of_a_mirror(tmp_path: Path) -> None:
+    """--registries says how the registry in the image's name is asked; a file with a mistake ends it at once."""
+    shelf, settings = Shelf(tmp_path), tmp_path / "publisher.toml"
+    image = write_image(tmp_path / "image", [layer_tar(BASE)], "x")
+    with stub_registry(image) as stub:
+        name = Reference.parse("registry.invalid/image:1")
+        publish_image(open_source(image.source, AMD64), shelf.root, DUCC, name, reserve=0, durable=False)
+        settings.write_text(f'[registries."registry.invalid"]\nmirrors = ["{stub.address}/group"]\n')
+        done = build(shelf, "--fetch-configs", "--registries", str(settings))
+        assert done.returncode == 0, done.stderr
+    settings.write_text("mirrors = []\n")
+    done = build(shelf, "--fetch-configs", "--registries", str(settings))
+    assert (done.returncode, "unknown key 'mirrors'" in done.stderr) == (1, True)
+
+
 def test_a_tag_that_moved(tmp_path: Path) -> None:
     """The config is asked for by its digest: the image is served all the same, and nothing else is taken."""
     shelf = Shelf(tmp_path)

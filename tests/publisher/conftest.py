@@ -7,5 +7,5 @@ import pytest
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that a registry would have been waited for, in order."""
     waited: list[float] = []
-    monkeypatch.setattr("publisher.registry.blobs._wait", waited.append)
+    monkeypatch.setattr("publisher.registry.patience.wait", waited.append)
     return waited

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 from cvmfsrepo.digest import Digest
 from tests.images.ocilayout import Image
@@ -46,11 +45,12 @@ class Stub:
             digest = str(Digest.of(index))
             if key == f"{repository}:{name}" or (key.startswith(f"{repository}:") and name == digest):
                 return 200, index, digest
-        mine = [image for key, image in self.images.items() if key.startswith(f"{repository}:")]
         tagged = self.images.get(f"{repository}:{name}")
         digest = tagged.manifest if tagged else name
-        found: list[Path] = [image.blob(digest) for image in mine if image.blob(digest).is_file()]
-        return (200, found[0].read_bytes(), digest) if found else (404, b"{}", "")
+        mine = (image for key, image in self.images.items() if key.startswith(f"{repository}:"))
+        paths = (image.blob(digest) for image in ((tagged,) if tagged else mine))
+        found = next((path for path in paths if path.is_file()), None)
+        return (200, found.read_bytes(), digest) if found else (404, b"{}", "")
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from cvmfsrepo.oci import Reference
 from publisher.collecting.collect import Terms, collect, rehearse
 from publisher.collecting.expiry import Rule
 from publisher.collecting.memory import MemoryFile
+from publisher.registry.registries import Registries
 from publisher.transactions.directory import DirectoryTarget
 from publisher.wishes.expiring import read_expiring
 from publisher.wishes.recipe import parse_recipe
-from publisher.wishes.registries import WishedRegistries
 from publisher.wishes.run import Pass
 from publisher.wishes.state import DAY, StateDirectory
 from publisher.wishes.status import walk_status
@@ -51,7 +51,7 @@ class Scene:
     def one_pass(self) -> list[str]:
         key = f"cvmfs-publisher: {{expire-days: {self.expire}}}\n" if self.expire else ""
         text = f"version: 1\ninput: ['http://{self.stub.address}/user/*']\n{key}"
-        made = Pass(self.target, WishedRegistries(), self.known, started=self.now).run(parse_recipe(text.encode(), "r"))
+        made = Pass(self.target, Registries(), self.known, started=self.now).run(parse_recipe(text.encode(), "r"))
         return [outcome.word for outcome in made]
 
     def status(self) -> list[str]:

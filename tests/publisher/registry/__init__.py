@@ -1,0 +1,1 @@
+"""The registry client, against stand-ins on the loopback."""
