@@ -97,6 +97,7 @@ def standing(standin: Standin, tls: ssl.SSLContext | None = None) -> Iterator[St
 def _answering(standin: Standin) -> type[BaseHTTPRequestHandler]:
     class Answering(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # as registries do; headers and body are written one after the other
 
         def setup(self) -> None:
             super().setup()
