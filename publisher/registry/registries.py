@@ -16,6 +16,7 @@ from publisher.registry.blobs import Door, RegistryBlobs
 from publisher.registry.credentials import find_login
 from publisher.registry.host import Host, Query
 from publisher.registry.lists import PAGE, read_list
+from publisher.registry.login import Login
 from publisher.registry.pages import Known, Nothing
 from publisher.registry.patience import LONGEST, USUAL, Patience
 from publisher.registry.settings import Settings
@@ -91,5 +92,5 @@ class Registries:
             return self._hosts[name]
 
 
-def _login(registry: str, repository: str) -> str | None:
+def _login(registry: str, repository: str) -> Login | None:
     return find_login(registry, repository, os.environ, Path.home())

@@ -59,10 +59,16 @@ class Wire:
             url = target
         raise RefusedRedirectError(f"more than {_REDIRECTS} redirects, the last to {urlsplit(url).netloc}")
 
-    def _answer(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+    def post(self, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Response:
+        """The answer to a form, which goes nowhere else: no redirect is followed."""
+        return self._answer("POST", url, headers, form)
+
+    def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> Response:
         try:
             return self._session.request(
-                method, url, headers=dict(headers), stream=True, allow_redirects=False,
+                method, url, headers=dict(headers), data=form, stream=True, allow_redirects=False,
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS), proxies=self._proxies(url),
             )  # fmt: skip
         except ValueError as error:  # an address that others wrote

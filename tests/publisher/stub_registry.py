@@ -68,7 +68,6 @@ def stub_registry(image: Image) -> Iterator[Stub]:
 def _answers(image: Image, behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
     class Answers(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # as registries do; headers and body are written one after the other
 
         def do_GET(self) -> None:
             behaviour.requests.append(self.path)
