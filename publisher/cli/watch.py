@@ -7,6 +7,7 @@ import click
 
 from publisher.cli.shared import chosen_target, must_be_root, notify_option, registries_option, repository_option
 from publisher.cli.wishlist import read_recipe, terms_of, wished_registries
+from publisher.registry.settings import load_settings
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
@@ -29,6 +30,7 @@ def watch(
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
     """
     must_be_root()
+    load_settings(registries)  # a mistake in it ends the command now; one that is made later, a pass
     target = chosen_target(**where, otherwise=read_recipe(recipe).cvmfs_repo or None)
 
     def run(read: Recipe) -> tuple[Outcome, ...]:
