@@ -26,6 +26,7 @@ from publisher.cli.wishlist import (
 )
 from publisher.metrics import Metrics
 from publisher.progress import Silent
+from publisher.registry.settings import load_settings
 from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.run import Outcome, Pass
@@ -53,10 +54,10 @@ def watch(
     SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
     """
     must_be_root()
+    load_settings(registries)  # a mistake in it ends the command now; one that is made later, a pass
     first = read_recipe(recipe)
     store = store_of(first, podman_store, podman_links_to, notify)
     target = chosen_target(**where, otherwise=first.cvmfs_repo or None, store=store)
-
     metrics = Metrics()
 
     def run(read: Recipe) -> tuple[Outcome, ...]:

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from typing import NoReturn
 
-from publisher.registry.wire import Response
+from publisher.registry.wire import Response, interrupt
 from publisher.unpacking.stream import CHUNK
 
 RESUMES = 5
@@ -22,6 +22,7 @@ class Body(io.RawIOBase):
         self._response, self._lost, self._resume = response, lost, resume
         self._chunks, self._rest = response.iter_content(CHUNK), memoryview(b"")
         self._count = self._broken = 0
+        self._interrupted = False
 
     def readable(self) -> bool:
         return True
@@ -43,11 +44,18 @@ class Body(io.RawIOBase):
         self._rest = self._rest[count:]
         return count
 
+    def interrupt(self) -> None:
+        """Makes a read fail that another thread is in, and each one after it."""
+        self._interrupted = True
+        interrupt(self._response)
+
     def close(self) -> None:
         self._response.close()
         super().close()
 
     def _go_on(self, error: OSError) -> None:
+        if self._interrupted:
+            raise error
         self._broken += 1
         rest = self._resume(self._count, self._broken) if self._broken <= RESUMES else None
         if rest is None:

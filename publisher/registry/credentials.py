@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from cvmfsrepo.errors import DataLoss
+from publisher.registry.login import Login
 from publisher.registry.programs import ask_program
 
 _LIMIT = 1 << 20
@@ -27,6 +28,7 @@ _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "https://index.d
 
 class _Auth(msgspec.Struct):
     auth: str = ""
+    identitytoken: str = ""
 
 
 class _AuthFile(msgspec.Struct, rename="camel"):
@@ -38,9 +40,9 @@ class _AuthFile(msgspec.Struct, rename="camel"):
 _decode = msgspec.json.Decoder(_AuthFile).decode
 
 
-def find_login(registry: str, repository: str, environment: Mapping[str, str], home: Path) -> str | None:
-    """`name:password` in base64, as HTTP's basic authentication has it, or None. DataLoss where a file that comes
-    before does not parse: to go on without it would only look like a wrong password."""
+def find_login(registry: str, repository: str, environment: Mapping[str, str], home: Path) -> Login | None:
+    """The login for a repository, or None. DataLoss where a file that comes before does not parse: to go on without it
+    would only look like a wrong password."""
     if login := _of_ducc(registry, environment):
         return login
     for path in auth_files(environment, home):
@@ -59,17 +61,16 @@ def auth_files(environment: Mapping[str, str], home: Path) -> Iterator[Path]:
     yield Path(environment.get("DOCKER_CONFIG") or home / ".docker", "config.json")
 
 
-def _of_ducc(registry: str, environment: Mapping[str, str]) -> str | None:
+def _of_ducc(registry: str, environment: Mapping[str, str]) -> Login | None:
     for name in environment.get("DUCC_AUTH_REGISTRIES", "").split(","):
         prefix = f"DUCC_{name.strip()}_"
         ident = environment.get(f"{prefix}IDENT", "").removeprefix("https://").removeprefix("http://").rstrip("/")
         if name.strip() and registry in _spellings(ident):
-            login = f"{environment.get(f'{prefix}USER', '')}:{environment.get(f'{prefix}PASS', '')}"
-            return base64.b64encode(login.encode()).decode()
+            return Login.of(environment.get(f"{prefix}USER", ""), environment.get(f"{prefix}PASS", ""))
     return None
 
 
-def _in_file(path: Path, registry: str, repository: str) -> str | None:
+def _in_file(path: Path, registry: str, repository: str) -> Login | None:
     try:
         with path.open("rb") as file:
             known = _decode(file.read(_LIMIT))
@@ -78,8 +79,8 @@ def _in_file(path: Path, registry: str, repository: str) -> str | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataLoss("credentials", str(path), f"does not parse: {error}", "log in again, or remove it") from None
     for key in _keys(registry, repository):
-        if (found := known.auths.get(key)) and found.auth:
-            return _checked(found.auth, path, key)
+        if (found := known.auths.get(key)) and (found.auth or found.identitytoken):
+            return Login(_checked(found.auth, path, key) if found.auth else "", found.identitytoken)
     for spelling in _spellings(registry):
         if program := known.cred_helpers.get(spelling):
             return ask_program(program, spelling)

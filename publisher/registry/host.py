@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from publisher.registry import patience
 from publisher.registry.errand import Errand
+from publisher.registry.login import Login
 from publisher.registry.patience import Pace, Patience, asked_for, is_passing
 from publisher.registry.settings import RegistrySettings
 from publisher.registry.tokens import Authority, Challenge, Token
@@ -49,7 +50,12 @@ class Host:
     `plain` say so, only a registry on this machine's loopback is spoken to without TLS. Safe from several threads."""
 
     def __init__(
-        self, name: str, settings: RegistrySettings, plain: bool, login: Callable[[str], str | None], patience: Patience
+        self,
+        name: str,
+        settings: RegistrySettings,
+        plain: bool,
+        login: Callable[[str], Login | None],
+        patience: Patience,
     ) -> None:
         self.name, self._patience = name, patience
         plain = plain or is_loopback(name) if settings.plain_http is None else settings.plain_http
@@ -91,7 +97,7 @@ class Host:
         be reached, PermissionDenied where its token server gives nothing out."""
         url = f"{self._base}/v2/{query.path}"
 
-        def fetch(challenge: Challenge, scope: str, login: str | None) -> Token:
+        def fetch(challenge: Challenge, scope: str, login: Login | None) -> Token:
             return self._fetch(errand, challenge, scope, login)
 
         shown = self._authority.foresee(query.repository, query.scope, fetch)
@@ -105,15 +111,12 @@ class Host:
             return response
         return self._patiently(errand, lambda: self._wire.ask(query.method, url, headers, secret))
 
-    def _fetch(self, errand: Errand, challenge: Challenge, scope: str, login: str | None) -> Token:
+    def _fetch(self, errand: Errand, challenge: Challenge, scope: str, login: Login | None) -> Token:
         schemes = ("https",) if self._base.startswith("https:") else ("https", "http")
         if scheme_of(challenge.realm) not in schemes:
             raise errand.garbage(f"the address of a token server that is not asked, {challenge.realm[:200]!r}")
-        service = {"service": challenge.service} if challenge.service else {}
-        wanted = urlencode({**service, "scope": scope})
-        url = f"{challenge.realm}{'&' if '?' in challenge.realm else '?'}{wanted}"
-        basic = f"Basic {login}" if login else None
-        response = self._patiently(errand, lambda: self._wire.ask("GET", url, {"Accept": "application/json"}, basic))
+        wanted = {"service": challenge.service, "scope": scope} if challenge.service else {"scope": scope}
+        response = self._patiently(errand, lambda: self._token_answer(challenge.realm, wanted, login))
         if response.status_code in (400, 401, 403, 404):
             finish(response)
             told = "to the login that is known" if login else "to somebody without a login"
@@ -125,6 +128,15 @@ class Host:
         if token is None:
             raise errand.garbage("something that is no token")
         return token
+
+    def _token_answer(self, realm: str, wanted: dict[str, str], login: Login | None) -> Response:
+        """An identity token is exchanged by POST, in OAuth 2's words; all others ask by GET."""
+        accept = {"Accept": "application/json"}
+        if login and login.identity:
+            grant = {"grant_type": "refresh_token", "client_id": "cvmfs-publisher", "refresh_token": login.identity}
+            return self._wire.post(realm, accept, {**wanted, **grant})
+        url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(wanted)}"
+        return self._wire.ask("GET", url, accept, login.authorization if login else None)
 
     def read(self, errand: Errand, response: Response, limit: int, what: str) -> bytes:
         """The whole body, which is not larger than so many bytes."""

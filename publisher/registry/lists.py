@@ -3,12 +3,15 @@ the registry gives one. A list ends, whatever a registry says."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 from publisher.registry.errand import Errand
 from publisher.registry.host import Host, Query
 from publisher.registry.pages import Known, Page
 from publisher.registry.wire import finish
 
+PAGE = "?n=1000"
+"""Names that are asked for at a time."""
 _PAGE_LIMIT = 16 << 20
 _PAGES_LIMIT = 1000
 NAMES_LIMIT = 100_000
@@ -46,6 +49,9 @@ def _page(host: Host, query: Query, key: str, errand: Errand, before: Page | Non
     if response.status_code == 304 and before:
         finish(response)
         return before
+    if response.status_code == 400 and query.path.endswith(PAGE):  # it gives fewer at a time, and does not say how many
+        finish(response)
+        return _page(host, replace(query, path=query.path.removesuffix(PAGE)), key, errand, before, what)
     if response.status_code != 200:
         finish(response)
         raise errand.unlisted(response.status_code, response.reason, what)

@@ -3,29 +3,32 @@
 What goes wrong with one is a warning, and the registry is asked without a login: most images need none.
 """
 
-import base64
 import logging
 import re
 import subprocess
 
 import msgspec
 
+from publisher.registry.login import Login
+
 log = logging.getLogger(__name__)
 
 _SECONDS = 30
+_IDENTITY = "<token>"
+"""The name of whoever is known by an identity token."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
-class _Login(msgspec.Struct, rename="pascal"):
+class _Answer(msgspec.Struct, rename="pascal"):
     username: str
     secret: str
 
 
-_decode = msgspec.json.Decoder(_Login).decode
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
-def ask_program(name: str, server: str) -> str | None:
-    """`name:password` in base64 for a server, or None where the program knows none or cannot be asked."""
+def ask_program(name: str, server: str) -> Login | None:
+    """The login for a server, or None where the program knows none or cannot be asked."""
     program = f"docker-credential-{name}"
     if not _NAME.fullmatch(name):
         log.warning("credential helper %r: is no name of a program", name)
@@ -44,4 +47,4 @@ def ask_program(name: str, server: str) -> str | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         log.warning("%s: answers nothing of use for %s: %s", program, server, error)
         return None
-    return base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
+    return Login(identity=login.secret) if login.username == _IDENTITY else Login.of(login.username, login.secret)

@@ -15,7 +15,8 @@ from cvmfsrepo.oci import Platform, Reference, choose_manifest, is_index, parse_
 from publisher.registry.blobs import Door, RegistryBlobs
 from publisher.registry.credentials import find_login
 from publisher.registry.host import Host, Query
-from publisher.registry.lists import read_list
+from publisher.registry.lists import PAGE, read_list
+from publisher.registry.login import Login
 from publisher.registry.pages import Known, Nothing
 from publisher.registry.patience import LONGEST, USUAL, Patience
 from publisher.registry.settings import Settings
@@ -65,11 +66,11 @@ class Registries:
 
     def list_tags(self, registry: str, repository: str) -> tuple[str, ...]:
         """Of the registry itself: a mirror knows those that it was asked for."""
-        query = Query(f"{repository}/tags/list?n=1000", repository, f"repository:{repository}:pull")
+        query = Query(f"{repository}/tags/list{PAGE}", repository, f"repository:{repository}:pull")
         return read_list(self._host(registry), query, "tags", self._known)
 
     def list_repositories(self, registry: str) -> tuple[str, ...]:
-        query = Query("_catalog?n=1000", "", "registry:catalog:*")
+        query = Query(f"_catalog{PAGE}", "", "registry:catalog:*")
         return read_list(self._host(registry), query, "repositories", self._known)
 
     def leave_alone(self, until: Mapping[str, float]) -> None:
@@ -91,5 +92,5 @@ class Registries:
             return self._hosts[name]
 
 
-def _login(registry: str, repository: str) -> str | None:
+def _login(registry: str, repository: str) -> Login | None:
     return find_login(registry, repository, os.environ, Path.home())

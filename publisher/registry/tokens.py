@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from publisher.registry.login import Login
+
 _SECONDS = 60.0
 """For which a token is good that does not say for how long."""
 _MARGIN = 0.9
@@ -69,8 +71,8 @@ def parse_challenge(header: str) -> Challenge | None:
     return Challenge(found["realm"], found.get("service", ""), found.get("scope", ""))
 
 
-Fetch = Callable[[Challenge, str, "str | None"], Token]
-"""Brings a token for a challenge, a scope and a login in base64; raises what a registry's errors are."""
+Fetch = Callable[[Challenge, str, Login | None], Token]
+"""Brings a token for a challenge, a scope and a login; raises what a registry's errors are."""
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ class Authority:
     """The logins and tokens of one registry. `login` finds the login for one of its repositories. Safe from several
     threads."""
 
-    login: Callable[[str], str | None]
+    login: Callable[[str], Login | None]
     _challenge: Challenge | None = None
     _basic: bool = False
     _tokens: dict[str, Token] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Authority:
 
     def _shown_login(self, repository: str) -> str | None:
         found = self.login(repository)
-        return f"Basic {found}" if found else None
+        return found.authorization if found else None
 
     def _token(self, challenge: Challenge, repository: str, scope: str, shown: str | None, fetch: Fetch) -> str:
         """The one that is kept, unless it was just refused."""

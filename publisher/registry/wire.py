@@ -5,6 +5,7 @@ for ours never lead from TLS to plain HTTP and take no login to another host. Ce
 system's store, as other container tools do, and not against the list that comes with requests.
 """
 
+import contextlib
 import ipaddress
 import os
 import ssl
@@ -59,10 +60,16 @@ class Wire:
             url = target
         raise RefusedRedirectError(f"more than {_REDIRECTS} redirects, the last to {urlsplit(url).netloc}")
 
-    def _answer(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
+    def post(self, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Response:
+        """The answer to a form, which goes nowhere else: no redirect is followed."""
+        return self._answer("POST", url, headers, form)
+
+    def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> Response:
         try:
             return self._session.request(
-                method, url, headers=dict(headers), stream=True, allow_redirects=False,
+                method, url, headers=dict(headers), data=form, stream=True, allow_redirects=False,
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS), proxies=self._proxies(url),
             )  # fmt: skip
         except ValueError as error:  # an address that others wrote
@@ -89,6 +96,12 @@ def finish(response: Response) -> None:
     except OSError:  # nobody wants the rest
         pass
     response.close()
+
+
+def interrupt(response: Response) -> None:
+    """Ends the connection under a read of another thread, which `close` would wait for."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+        response.raw.shutdown()
 
 
 def read_whole(response: Response, limit: int) -> bytes | None:

@@ -11,7 +11,7 @@ import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import zstandard
 from isal import igzip
@@ -31,6 +31,14 @@ _ZSTD_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 
 REMEDY = "fetch or build the image again"
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A raw stream that may wait for others."""
+
+    def interrupt(self) -> None:
+        """Makes a read fail that another thread is in, and each one after it."""
 
 
 class VerifiedBlob(io.RawIOBase):
@@ -65,6 +73,11 @@ class VerifiedBlob(io.RawIOBase):
                 raise DataLoss("blob", str(self._descriptor.digest), problem, REMEDY)
         return count
 
+    def interrupt(self) -> None:
+        """Ends a read of another thread, where the raw stream can do that."""
+        if isinstance(self._raw, Interruptible):
+            self._raw.interrupt()
+
     def drain(self) -> None:
         """Reads and checks what is left."""
         buffer = memoryview(bytearray(CHUNK))
@@ -81,11 +94,11 @@ class TarBytes:
     bytes once, in pieces, when the reader takes them. The blob is read ahead by a thread until `close`."""
 
     def __init__(
-        self, blob: io.RawIOBase, layer: Digest, tap: Callable[[memoryview], object] = lambda piece: None
+        self, blob: VerifiedBlob, layer: Digest, tap: Callable[[memoryview], object] = lambda piece: None
     ) -> None:
         self._layer, self._tap = layer, tap
         self._hash = hashlib.sha256()
-        self._ahead = Ahead(self._hashed(blob))
+        self._ahead = Ahead(self._hashed(blob), blob.interrupt)
         self._buffer = memoryview(b"")
         self._position = 0
         self._ended = False

@@ -33,10 +33,11 @@ class Request:
 
 
 class Registry:
-    """docker-registry with its storage under ``directory``, which stays; plain http on a free port of 127.0.0.1."""
+    """docker-registry with its storage under ``directory``, which stays; plain http on a free port of 127.0.0.1. It
+    lists at most so many repositories at a time."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, most_listed: int = 1000) -> None:
+        self.directory, self._most_listed = directory, most_listed
         self.log = directory / "registry.log"
         self.settings: Mapping[str, object] = {}
         """More of its configuration, for the next start."""
@@ -129,6 +130,7 @@ class Registry:
             "version": "0.1",
             "log": {"level": "info", "accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": str(self._storage)}, "delete": {"enabled": True}},
+            "catalog": {"maxentries": self._most_listed},
             "http": {"addr": f"127.0.0.1:{self._port}", "secret": "loopback"},
             **self.settings,
         }

@@ -24,7 +24,7 @@ def write(path: Path, **logins: str) -> None:
 def find(home: Path, image: str = "registry.example/group/image", **environment: str) -> str | None:
     registry, _, repository = image.partition("/")
     found = find_login(registry, repository, environment, home)
-    return base64.b64decode(found).decode().partition(":")[2] if found else None
+    return base64.b64decode(found.basic).decode().partition(":")[2] if found else None
 
 
 def test_the_order_of_places(tmp_path: Path) -> None:
@@ -63,6 +63,17 @@ def test_docker_hub_has_several_names(tmp_path: Path, key: str) -> None:
     path = tmp_path / "auth.json"
     path.write_text(json.dumps({"auths": {key: {"auth": login("hub")}}}))
     assert find(tmp_path, "docker.io/library/debian", REGISTRY_AUTH_FILE=str(path)) == "hub"
+
+
+def test_an_identity_token_counts_for_the_password(tmp_path: Path) -> None:
+    """docker keeps the name beside it, which is of no use then."""
+    path = tmp_path / "auth.json"
+    entry = {"auth": base64.b64encode(b"0000:").decode(), "identitytoken": "secret"}
+    path.write_text(json.dumps({"auths": {"registry.example": entry, "other.example": {"identitytoken": "only"}}}))
+    for registry, token in (("registry.example", "secret"), ("other.example", "only")):
+        found = find_login(registry, "image", {"REGISTRY_AUTH_FILE": str(path)}, tmp_path)
+        assert found
+        assert (found.identity, found.authorization) == (token, None)
 
 
 @pytest.mark.parametrize("text", ["{", '{"auths": []}', '{"auths": {"registry.example": {"auth": "%%%"}}}', "\xff"])

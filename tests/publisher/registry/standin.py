@@ -32,6 +32,7 @@ class Asked:
     path: str
     headers: Mapping[str, str]
     connection: int
+    body: bytes = b""
 
     @property
     def authorization(self) -> str:
@@ -97,24 +98,27 @@ def standing(standin: Standin, tls: ssl.SSLContext | None = None) -> Iterator[St
 def _answering(standin: Standin) -> type[BaseHTTPRequestHandler]:
     class Answering(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # as registries do; headers and body are written one after the other
 
         def setup(self) -> None:
             super().setup()
             self._connection, standin.connections = standin.connections, standin.connections + 1
 
         def do_GET(self) -> None:
-            answer = standin.answer(Asked(self.command, self.path, dict(self.headers.items()), self._connection))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked = Asked(self.command, self.path, dict(self.headers.items()), self._connection, body)
+            answer = standin.answer(asked)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             length = len(answer.content) if answer.length is None else answer.length
             self.send_header("Content-Length", str(length))
             self.end_headers()
-            if self.command == "GET" and answer.status != 304:
+            if self.command != "HEAD" and answer.status != 304:
                 self.wfile.write(answer.content)
                 self.close_connection = length != len(answer.content)
 
-        do_HEAD = do_CONNECT = do_GET
+        do_HEAD = do_POST = do_CONNECT = do_GET
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name of the base class
             pass

@@ -30,7 +30,7 @@ def found(home: Path, registry: str, **file: object) -> str | None:
     (home / ".docker").mkdir(parents=True, exist_ok=True)
     (home / ".docker/config.json").write_text(json.dumps(file))
     login = find_login(registry, "group/image", {}, home)
-    return base64.b64decode(login).decode() if login else None
+    return login.identity or base64.b64decode(login.basic).decode() if login else None
 
 
 def test_a_program_for_a_registry(tmp_path: Path, programs: Path) -> None:
@@ -48,6 +48,12 @@ def test_a_program_for_all(tmp_path: Path, programs: Path) -> None:
     write(programs, "all", GOOD)
     assert found(tmp_path, "registry.example", credsStore="all") == "u:of registry.example"
     assert found(tmp_path, "docker.io", credsStore="all") == "u:of https://index.docker.io/v1/"
+
+
+def test_a_program_with_an_identity_token(tmp_path: Path, programs: Path) -> None:
+    """Its name says what it is."""
+    write(programs, "cloud", """echo '{"Username": "<token>", "Secret": "secret"}'""")
+    assert found(tmp_path, "registry.example", credsStore="cloud") == "secret"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import pytest
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, NotFound, PermissionDenied
+from cvmfsrepo.errors import ContractError, NotFound, PermissionDenied, Unavailable
 from cvmfsrepo.oci import Reference
 from publisher.registry.registries import Registries
 from publisher.registry.settings import RegistrySettings, Settings
@@ -116,6 +117,34 @@ def test_a_login_is_shown_to_the_token_server(registry: Standin, home: Path, kno
     words = "to the login that is known" if known else "to somebody without a login"
     with Registries() as registries, pytest.raises(PermissionDenied, match=words):
         registries.find_digest(reference(registry))
+
+
+@pytest.mark.parametrize("status", [200, 307])
+def test_an_identity_token_is_exchanged(registry: Standin, other: Standin, home: Path, status: int) -> None:
+    """By a form that the token server alone gets, also where it would lead elsewhere."""
+    with_tokens(registry)
+    (home / ".docker").mkdir(parents=True)
+    auths = {registry.address: {"auth": LOGIN, "identitytoken": "secret"}}
+    (home / ".docker/config.json").write_text(json.dumps({"auths": auths}))
+
+    def exchange(asked: Asked) -> Answer:
+        if status == 307:
+            return Answer(status=307, headers={"Location": f"http://{other.address}/token"})
+        form = dict(parse_qsl(asked.body.decode()))
+        assert (form["grant_type"], form["refresh_token"], form["service"]) == ("refresh_token", "secret", "s")
+        grant = registry.answers[f"/token?service=s&scope={quote(form['scope'], safe='')}"]
+        assert callable(grant)
+        return grant(replace(asked, path=f"/token?service=s&scope={quote(form['scope'], safe='')}"))
+
+    registry.answers["POST /token"] = exchange
+    with Registries() as registries:
+        if status == 200:
+            registries.find_digest(reference(registry))
+        else:
+            with pytest.raises(Unavailable, match="answered 307"):
+                registries.find_digest(reference(registry))
+    assert {asked.authorization for asked in registry.asked if "/token" in asked.path} == {""}
+    assert other.asked == []
 
 
 def test_netrc_is_not_read(registry: Standin, home: Path) -> None:

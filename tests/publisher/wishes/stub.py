@@ -72,6 +72,7 @@ def running(stub: Stub) -> Iterator[Stub]:
 def _answers(stub: Stub) -> type[BaseHTTPRequestHandler]:
     class Answers(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # as registries do; headers and body are written one after the other
 
         def do_GET(self) -> None:
             stub.requests.append(f"{self.command} {self.path}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_patterns_of_tags_and_a_whole_registry(registry: Registry, tmp_path: Pat
     assert set(one_pass(tmp_path, f"{registry.address}/*:1")) == {
         f"{registry.address}/{name}" for name in NAMES if name.endswith(":1")
     }
+
+
+def test_a_registry_that_lists_few_at_a_time(registry: Registry, tmp_path: Path) -> None:
+    """It refuses to be asked for a thousand names: then it is asked for as many as it likes, page by page."""
+    make_repository(tmp_path / "repository")
+    shutil.copytree(registry.directory / "storage", tmp_path / "small/storage")
+    with Registry(tmp_path / "small", most_listed=2) as small:
+        found = set(one_pass(tmp_path, f"{small.address}/*"))
+        assert found == {f"{small.address}/{name}" for name in NAMES}
+        pages = [line for line in asked(small, 0) if "_catalog" in line]
+    assert [page.partition("&")[0] for page in pages] == [
+        "GET /v2/_catalog", "GET /v2/_catalog?last=atlas%2Fone", "GET /v2/_catalog?n=1000",
+    ]  # fmt: skip
 
 
 def test_an_image_that_is_named_costs_one_request(registry: Registry, tmp_path: Path) -> None:

@@ -168,6 +168,20 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
 
 
+@pytest.mark.parametrize("name", ["wishlist", "watch"])
+def test_settings_with_a_mistake_end_a_command(stub: Stub, repository: Path, tmp_path: Path, name: str) -> None:
+    """Before anything is asked; file and key are named."""
+    recipe, settings = tmp_path / "recipe.yaml", tmp_path / "publisher.toml"
+    recipe.write_bytes(_recipe(stub, "one:1"))
+    settings.write_text(f'[registries."{stub.address}"]\nmirror = []\n')
+    where = ("--repository", str(repository), "--state", str(tmp_path / "state"), "--registries", str(settings))
+    done = run(name, str(recipe), *where)
+    assert done.returncode == 1
+    assert str(settings) in done.stderr
+    assert "unknown field `mirror`" in done.stderr
+    assert stub.requests == []
+
+
 def test_watch_keeps_the_last_good_recipe_and_ends(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """SIGHUP starts a pass and writes what is wished for, a broken recipe is told and not used, SIGTERM ends with 0."""
     recipe = tmp_path / "recipe.yaml"
