@@ -28,7 +28,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 60.0, 6 * 3600.0
 _ATTEMPTS = 20
 """With those waits a little more than three days."""
 _BROKEN_OFF = 3
-"""Attempts that may end with the process before such an image waits like a failed one."""
+"""The attempt from which on an image that ends the process waits like one that fails."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class Queue:
         with self._changed:
             due = [job for job in self._jobs.values() if not job.given_up and job.retry_at <= now]
             due = sorted(due, key=lambda job: job.received_at)[:most]
-            taken = tuple(msgspec.structs.replace(job, attempts=job.attempts + 1) for job in due)
+            taken = tuple(_begun(job, now) for job in due)
             for job in taken:
                 self._write(job)
             self._in_work |= {job.push for job in taken}
@@ -165,13 +165,11 @@ class Queue:
     def _load(self) -> None:
         for path in (self.root / "jobs").glob(f"{UNFINISHED}*"):
             path.unlink()
-        now = time.time()
         for job in _read(self.root, self.damaged):
             self._jobs[job.reference] = job
-            if not job.given_up and not job.reason and job.attempts >= _BROKEN_OFF:
+            if job.attempts >= _BROKEN_OFF and not job.given_up and not job.reason:
                 reason = f"the publisher ended {job.attempts} times while it worked on this image"
-                until = now + _wait_of(job.attempts)
-                self._write(msgspec.structs.replace(job, reason=reason, failed_since=now, retry_at=until))
+                self._write(msgspec.structs.replace(job, reason=reason, failed_since=time.time()))
 
     def _write(self, job: Job) -> None:
         write_durably(_path(self.root, job.reference), msgspec.json.encode(job))
@@ -186,6 +184,14 @@ class Queue:
 def read_jobs(root: Path) -> tuple[Job, ...]:
     """The jobs as whoever does not work on them sees them; nothing is written."""
     return _sorted(_read(root, None))
+
+
+def _begun(job: Job, now: float) -> Job:
+    """With one more attempt. From the third on it is not due at once if this attempt ends with the process: an image
+    that is too large for the machine would keep all others from being published."""
+    attempts = job.attempts + 1
+    retry_at = now + _wait_of(attempts) if attempts >= _BROKEN_OFF else job.retry_at
+    return msgspec.structs.replace(job, attempts=attempts, retry_at=retry_at)
 
 
 def _read(root: Path, damaged: list[Path] | None) -> Iterator[Job]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,16 +104,21 @@ def test_a_restart_finds_all_of_it(tmp_path: Path) -> None:
 
 
 def test_an_image_that_ends_the_publisher_waits_too(tmp_path: Path) -> None:
-    """Else one that is too large for the machine would keep all others from being published."""
+    """Else one that is too large for the machine would keep all others from being published, then and later on."""
     with Queue.opened(tmp_path) as queue:
         queue.put(ONE, 1, now=1)
         queue.put(OTHER, 2, now=2)
     for _ in range(3):
         with Queue.opened(tmp_path) as queue:
             assert taken(queue).reference == ONE
+    for later in (0, 300):
+        with Queue.opened(tmp_path) as queue:
+            one = next(job for job in queue.jobs() if job.reference == ONE)
+            assert "ended 3 times" in one.reason
+            assert one.retry_at > time.time()
+            assert taken(queue, time.time() + later).reference == (ONE if later else OTHER)
     with Queue.opened(tmp_path) as queue:
         assert taken(queue).reference == OTHER
-        assert "ended 3 times" in queue.jobs()[0].reason
 
 
 PUTTING = """
