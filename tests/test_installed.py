@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def place(request: pytest.FixtureRequest, wheel: Path, wheels: Path, tmp_path_fa
     found, words, python = [wheels], list[str](), sys.executable
     if request.param != "here":
         found.append(packaged.wheels().resolve() / PYTHONS[request.param])
-        places = [target.parent, wheel.parent, *found]
+        places = [target.parent, wheel.parent, *found, packaged.wheels().resolve() / "build"]
         words += inside(Tree(request.param, "python"), tmp_path_factory.mktemp("debian"), places)
         python = "/usr/bin/python3"
     done = run(*words, python, "-m", "venv", target)
@@ -86,6 +88,14 @@ def place(request: pytest.FixtureRequest, wheel: Path, wheels: Path, tmp_path_fa
     return Place(target / "bin", words)
 
 
+@pytest.fixture
+def made() -> Iterator[Path]:
+    """A directory that a Debian sees too: it has this machine's /tmp."""
+    with tempfile.TemporaryDirectory(prefix="cv-", dir="/tmp") as directory:
+        (Path(directory) / "sdist").mkdir()
+        yield Path(directory)
+
+
 def test_commands_start(place: Place) -> None:
     """Each of the three; the version is the project's."""
     said = run(*place.command("cvmfs-snapshotter", "--version"))
@@ -94,6 +104,19 @@ def test_commands_start(place: Place) -> None:
         said = run(*place.command(name, "--help"))
         assert said.returncode == 0, said.stderr
         assert "Usage" in said.stdout or "usage" in said.stdout
+
+
+def test_the_sdist_makes_the_same_wheel_there(place: Place, copy: Path, wheel: Path, made: Path) -> None:
+    """As pip builds it, in an environment of its own: every module, byte for byte."""
+    sdist = built(copy, "sdist", made / "sdist")
+    more = ("--find-links", packaged.wheels().resolve() / "build")
+    said = run(*place.command("pip", "wheel", "--no-index", *more, "--no-deps", "--wheel-dir", made / "wheel", sdist))
+    assert said.returncode == 0, said.stderr
+    (again,) = (made / "wheel").iterdir()
+    ours, theirs = zipfile.ZipFile(wheel), zipfile.ZipFile(again)
+    modules = [name for name in ours.namelist() if ".dist-info/" not in name]
+    assert [name for name in modules if theirs.read(name) != ours.read(name)] == []
+    assert {name for name in theirs.namelist() if ".dist-info/" not in name} == set(modules)
 
 
 def test_it_says_what_containerd_must_be_told(place: Place) -> None:

@@ -5,7 +5,9 @@ given long ago. So the process that a shell waits for touches no repository: it 
 reports, which is left behind and ends when its repository answers.
 """
 
+import contextlib
 import os
+import select
 import signal
 import sys
 import traceback
@@ -53,8 +55,9 @@ def _run(body: Callable[[], None], report: int) -> NoReturn:
     finally:
         if sys.exc_info()[0] is not None:
             traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
             os.dup2(nothing, standard)
@@ -75,7 +78,18 @@ def _status_of(body: Callable[[], None]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
+    except BrokenPipeError:
+        if _has_reader():
+            raise
+        return exits.ERROR
     return exits.FINE
+
+
+def _has_reader() -> bool:
+    """Whether somebody reads the output still; `head` has read enough after some lines."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return not any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _status(child: int, reading: int) -> int:

@@ -33,6 +33,9 @@ def trial(what: str, path: str) -> None:
             raise click.UsageError("not so")
         case "bug":
             raise ZeroDivisionError
+        case "talk":
+            while True:
+                click.echo("more")
         case "hang":
             threading.Thread(target=os.listdir, args=(path,), daemon=True).start()
             time.sleep(0.5)
@@ -59,6 +62,15 @@ def test_status_and_output_come_through(what: str, status: int, error: str) -> N
     done = ended(what)
     assert (done.returncode, done.stdout) == (status, "said\n")
     assert error in done.stderr
+
+
+def test_a_reader_who_has_read_enough() -> None:
+    """As `head` has: the command ends, and says nothing of it."""
+    program = f"{sys.executable} -c 'from tests.cli.test_apart import trial; trial()' talk"
+    done = subprocess.run(
+        f"{program} | head -n 1", shell=True, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    assert (done.stdout, done.stderr) == ("said\n", "")
 
 
 @pytest.mark.root

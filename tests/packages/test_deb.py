@@ -50,6 +50,19 @@ def _installs(name: str) -> bool:
     return "[Install]" in (PROJECT / "config" / name).read_text()
 
 
+def test_libraries_are_compiled_for_a_python_that_comes(shared: World, written: Disk) -> None:
+    """When Debian's `python3` is another one, as in an upgrade from 12 to 13, what dpkg then tells the package compiles
+    the libraries; the daemon, which runs on what it has loaded, is not restarted."""
+    with node(shared, written) as it:
+        it.install()
+        before, compiled = it.pids(), "find /usr/lib/cvmfs-snapshotter -name 'server.cpython-*.pyc'"
+        assert it.machine.say(compiled).count("\n") > 0
+        it.machine.say("find /usr/lib/cvmfs-snapshotter -name __pycache__ -prune -exec rm -r {} +")
+        it.machine.say("dpkg-trigger --by-package=python3-minimal /usr/bin/python3 && dpkg --triggers-only --pending")
+        assert it.machine.say(compiled).count("\n") > 0
+        assert it.pids() == before
+
+
 def test_containerd_starts_when_it_answers(shared: World, written: Disk) -> None:
     """At a boot: the daemon has said that it serves before the first program of containerd's unit is started."""
     with node(shared, written) as it:
