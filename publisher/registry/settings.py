@@ -85,8 +85,7 @@ def _check(name: str, settings: RegistrySettings) -> None:
     for mirror in settings.mirrors:
         if _host(mirror) != mirror.partition("/")[0]:
             raise InvalidArgument("mirrors:", mirror, "is no HOST[:PORT][/PREFIX]")
-    proxy = urlsplit(settings.proxy)
-    if settings.proxy and (proxy.scheme not in ("http", "https") or not proxy.hostname):
+    if settings.proxy and not _is_proxy(settings.proxy):
         raise InvalidArgument("proxy", settings.proxy, "is no http://HOST:PORT")
     if not 0 <= settings.requests_per_second <= _FASTEST:
         raise InvalidArgument("requests-per-second", settings.requests_per_second, f"is not from 0 to {_FASTEST:g}")
@@ -96,6 +95,14 @@ def _check(name: str, settings: RegistrySettings) -> None:
         except OSError as error:  # ssl.SSLError too
             reason = error.strerror or "no certificates in PEM"
             raise InvalidArgument("ca", settings.ca, f"cannot be used: {reason}") from None
+
+
+def _is_proxy(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # a bracket that is not closed
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _host(text: str) -> str | None:

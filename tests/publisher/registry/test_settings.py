@@ -49,6 +49,7 @@ def test_every_key(tmp_path: Path) -> None:
         ('[registries."x.example/y"]', "the name 'x.example/y' is no HOST"),
         ('[registries."x.example"]\nproxy = "proxy:3128"', "proxy 'proxy:3128' is no http://HOST:PORT"),
         ('[registries."x.example"]\nproxy = "http://"', "proxy"),
+        ('[registries."x.example"]\nproxy = "http://[proxy:3128"', "proxy"),
         ('[registries."x.example"]\nrequests-per-second = -1', "requests-per-second -1.0 is not from 0"),
         ('[registries."x.example"]\nrequests-per-second = inf', "registries.'x.example'"),
         ('[registries."x.example"]\nplain-http = "no"', r"\$.plain-http"),
