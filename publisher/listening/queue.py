@@ -123,6 +123,20 @@ class Queue:
             self._write(job)
             return job
 
+    def put_off(self, job: Job, error: ContractError, now: float | None = None) -> Job:
+        """The job waits for a moment, for what it is not to blame for: the attempt does not count."""
+        now = time.time() if now is None else now
+        with self._changed:
+            self._in_work.discard(job.push)
+            if self._jobs[job.reference].push != job.push:
+                return self._jobs[job.reference]
+            job = msgspec.structs.replace(
+                job, attempts=job.attempts - 1, reason=str(error), failed_since=job.failed_since or now,
+                retry_at=now + _FIRST_WAIT,
+            )  # fmt: skip
+            self._write(job)
+            return job
+
     def wait(self, longest: float) -> None:
         """Until a job may be due, at most so many seconds. After `wake` nobody waits any more."""
         with self._changed:

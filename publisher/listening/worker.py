@@ -15,13 +15,13 @@ from publisher.publishing.form import PLAINLY, Report, Terms
 from publisher.telling.observer import UNOBSERVED, Observer
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import Registry
-from publisher.wishes.ordering import Made, publish_together
+from publisher.wishes.ordering import Made, NotShown, publish_together
 
 _LOOK = 600.0
 """Seconds between two looks at a queue in which nothing happens."""
 
 
-Published = tuple[Report, ...] | ContractError
+Published = tuple[Report, ...] | ContractError | NotShown
 """The reports of an image's platforms, or why it is not as it should be."""
 
 
@@ -50,7 +50,7 @@ class ImagePublisher:
 
 
 def _judged(made: Made) -> Published:
-    if isinstance(made, ContractError):
+    if isinstance(made, ContractError | NotShown):
         return made
     reports = tuple(report for _, report in made)
     return next((report.error for report in reports if report.error), None) or reports
@@ -88,7 +88,9 @@ class Worker:
         found = self.publish(one for one in wanted.values() if self.allowed.wants(one))
         for job, reference in wanted.items():
             one = found[reference] if reference in found else _not_allowed(job)
-            if isinstance(one, ContractError):
+            if isinstance(one, NotShown):
+                self._failed(job, one.error, to_blame=False)
+            elif isinstance(one, ContractError):
                 self._failed(job, one)
             else:
                 self._done(job, one)
@@ -100,9 +102,12 @@ class Worker:
         changed = any(report.changed for report in reports)
         self.tell(f"{'published' if changed else 'unchanged'} {job.reference}")
 
-    def _failed(self, job: Job, error: ContractError) -> None:
+    def _failed(self, job: Job, error: ContractError, to_blame: bool = True) -> None:
         self.observer.failed(error)
-        now = self.queue.failed(job, error, hopeless=isinstance(error, InvalidArgument))
+        if to_blame:
+            now = self.queue.failed(job, error, hopeless=isinstance(error, InvalidArgument))
+        else:
+            now = self.queue.put_off(job, error)
         self.tell(f"{'given up' if now.given_up else 'failed'} {job.reference}: {error}")
 
 

@@ -50,6 +50,8 @@ class Body(io.RawIOBase):
         interrupt(self._response)
 
     def close(self) -> None:
+        """Waits for no thread that still reads, as the response's own end would."""
+        self.interrupt()
         self._response.close()
         super().close()
 

@@ -1,6 +1,7 @@
 """Names and what they mean now -> their publication, in one transaction, one order a platform."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, NotFound
@@ -11,7 +12,15 @@ from publisher.publishing.publish import publish_images
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import Registry
 
-Made = tuple[tuple[Platform, Report], ...] | ContractError
+
+@dataclass(frozen=True, slots=True)
+class NotShown:
+    """The repository could not be published to, because another publisher has it, say: no image is to blame."""
+
+    error: ContractError
+
+
+Made = tuple[tuple[Platform, Report], ...] | ContractError | NotShown
 """The report of each platform of an image, or why one of them could not be published."""
 
 
@@ -19,8 +28,8 @@ def publish_together(
     target: Target, registry: Registry, group: Mapping[Reference, Digest], platforms: Sequence[Platform],
     terms: Terms, listener: Listener | None = None,
 ) -> dict[Reference, Made]:  # fmt: skip
-    """Publishes images in one publication, whatever their registry says of others; an error of the repository is that
-    of all."""
+    """Publishes images in one publication, whatever their registry says of others; an error of the repository leaves
+    all of them as they were."""
     made, orders = dict[Reference, Made](), dict[Reference, list[tuple[Platform, Order]]]()
     for reference, digest in group.items():
         try:
@@ -31,7 +40,7 @@ def publish_together(
     try:
         results = iter(publish_images(target, flat, terms, listener) if flat else ())
     except ContractError as error:
-        return made | dict.fromkeys(orders, error)
+        return made | dict.fromkeys(orders, NotShown(error))
     for reference, some in orders.items():
         made[reference] = _whole([(platform, next(results)) for platform, _ in some])
     return made

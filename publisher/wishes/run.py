@@ -5,7 +5,7 @@ A second pass writes nothing into the repository. An image that is no longer wis
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from publisher.publishing.form import PLAINLY, Terms
 from publisher.telling.observer import UNOBSERVED, Observer
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import AT_A_TIME, Registry, expand
-from publisher.wishes.ordering import Made, platform_text, publish_together
+from publisher.wishes.ordering import Made, NotShown, platform_text, publish_together
 from publisher.wishes.recipe import Recipe
 from publisher.wishes.state import ImageState, Part, StateDirectory, Wanted
 
@@ -81,7 +81,14 @@ class Pass:
                 if self.stopped():
                     break
                 group = dict(changed[place : place + self.together])
-                outcomes |= self._publish(group, recipe.options.platforms)
+                made = publish_together(
+                    self.target, self.registry, group, recipe.options.platforms, self.terms, self.listener
+                )
+                outcomes |= {one: self._concluded(one, group[one], made[one]) for one in made}
+                if trouble := next((one for one in made.values() if isinstance(one, NotShown)), None):
+                    later = changed[place + self.together :]
+                    outcomes |= {one: Outcome(str(one), "stopped", str(trouble.error)) for one, _ in later}
+                    break
             for _, error in expansion.failures:
                 self.observer.failed(error)
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
@@ -123,15 +130,15 @@ class Pass:
             return self._failed(reference, error)
         return digest
 
-    def _publish(self, group: Mapping[Reference, Digest], platforms: Sequence[Platform]) -> dict[Reference, Outcome]:
-        made = publish_together(self.target, self.registry, group, platforms, self.terms, self.listener)
-        return {reference: self._concluded(reference, group[reference], one) for reference, one in made.items()}
-
     def _concluded(self, reference: Reference, digest: Digest, made: Made) -> Outcome:
+        if isinstance(made, NotShown):
+            return self._failed(reference, made.error, to_blame=False)
         if isinstance(made, ContractError):
             return self._failed(reference, made)
         reports, before = [report for _, report in made], self.state.find(reference)
         self.observer.shown(reports, before.failed_since if before and before.reason else self.started)
+        if error := next((one.error for one in reports if one.error), None):  # all is shown but its flat tree
+            return self._failed(reference, error)
         parts = (Part(platform_text(platform), str(one.reference), str(one.manifest)) for platform, one in made)
         state = ImageState(
             reference=str(reference), digest=str(digest), parts=tuple(parts), published_at=round(time.time(), 3)
@@ -140,12 +147,12 @@ class Pass:
         changed = any(report.changed for report in reports)
         return Outcome(str(reference), "published" if changed else "present")
 
-    def _failed(self, reference: Reference, error: ContractError) -> Outcome:
-        """What was published before stays, and stays known."""
+    def _failed(self, reference: Reference, error: ContractError, to_blame: bool = True) -> Outcome:
+        """What was published before stays, and stays known. One that is not `to_blame` is tried by the next pass."""
         self.observer.failed(error)
         known, now = self.state.find(reference) or ImageState(reference=str(reference)), time.time()
-        attempts = known.attempts + 1 if known.reason else 1
-        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(attempts - 1, 20))
+        attempts = (known.attempts if known.reason else 0) + to_blame
+        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(max(attempts - 1, 0), 20)) if to_blame else 0.0
         wait = max(wait, getattr(error, "seconds", 0.0))
         self.state.write(
             ImageState(

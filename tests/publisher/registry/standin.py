@@ -41,12 +41,14 @@ class Asked:
 
 @dataclass(slots=True)
 class Standin:
-    """`answers` by path, or by method and path; what is not there is 404. A function makes an answer of a request."""
+    """`answers` by path, or by method and path; what is not there is 404. A function makes an answer of a request. Where
+    one is cut short, its connection is closed when `before_close` is set."""
 
     address: str = ""
     answers: dict[str, Answer | Callable[[Asked], Answer]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
+    before_close: threading.Event | None = None
 
     @property
     def lines(self) -> list[str]:
@@ -117,6 +119,9 @@ def _answering(standin: Standin) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD" and answer.status != 304:
                 self.wfile.write(answer.content)
                 self.close_connection = length != len(answer.content)
+                if self.close_connection and standin.before_close:
+                    self.wfile.flush()
+                    standin.before_close.wait(60)
 
         do_HEAD = do_POST = do_CONNECT = do_GET
 
