@@ -41,8 +41,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Standin:
-    """`answers` by path, or by method and path; what is not there is 404. A function makes an answer of a request. Where
-    one is cut short, its connection is closed when `before_close` is set."""
+    """`answers` by path, or by method and path; what is not there is 404. A function makes an answer of a request.
+    Where one is cut short, its connection is closed when `before_close` is set."""
 
     address: str = ""
     answers: dict[str, Answer | Callable[[Asked], Answer]] = field(default_factory=dict)
