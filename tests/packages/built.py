@@ -4,11 +4,13 @@
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ TOOL: Final = PROJECT / "tools" / "build-deb"
 VERSION: Final = str(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"])
 NEXT: Final = "{}.{}.0".format(VERSION.split(".")[0], int(VERSION.split(".")[1]) + 1)
 """A higher version of the same sources."""
+_DAY: Final = 86_400
 _SOURCES: Final = (
     "cvmfsrepo", "snapshotter", "podmanstore", "publisher", "protos", "config", "docs", "debian",
     "pyproject.toml", "requirements.lock", "README.md", "CHANGELOG.md", "LICENSE", "tools/build-deb",
@@ -31,30 +34,32 @@ _SOURCES: Final = (
 def package(version: str = VERSION) -> Path:
     """The file; built if there is none of these sources, by one process at a time."""
     tree = Tree("12", "build").root()
-    directory = CACHE / f"{version}-{_inputs(tree)}"
-    with locked(CACHE / "lock"):
-        if not directory.is_dir():
-            for old in CACHE.glob(f"{version}-*"):
-                shutil.rmtree(old)
-            part = CACHE / "part"
-            shutil.rmtree(part, ignore_errors=True)
-            _run(TOOL, "--quick", "--tree", tree, "--wheels", wheels(), "--python", sys.executable,
-                 "--version", version, part)  # fmt: skip
-            part.rename(directory)
-    (found,) = directory.iterdir()
+    more = ("--tree", tree, "--wheels", wheels(), "--python", sys.executable, "--version", version)
+    (found,) = _kept(f"package-{version}-{_inputs(tree)}", lambda part: _run(TOOL, "--quick", *more, part)).iterdir()
     return found
 
 
 def wheels() -> Path:
     """The libraries below a directory for each Python, fetched once for each lock."""
     wanted = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", "requirements.lock", "debian/rules")]
-    found = CACHE / "wheels" / hashlib.sha256(b"\0".join(wanted)).hexdigest()[:10]
-    with locked(CACHE / "wheels.lock"):
+    make = ("make", "-f", PROJECT / "debian/rules", "wheels", f"PYTHON={sys.executable}")
+    known = hashlib.sha256(b"\0".join(wanted)).hexdigest()[:10]
+    return _kept(f"wheels-{known}", lambda part: _run(*make, f"WHEELS={part}"))
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """The directory of that name, made once. What nobody has used for a day goes; another checkout may use the rest."""
+    found = CACHE / name
+    with locked(CACHE / "lock"):
         if not found.is_dir():
-            shutil.rmtree(found.parent, ignore_errors=True)
-            part = found.with_suffix(".part")
-            _run("make", "-f", PROJECT / "debian/rules", "wheels", f"PYTHON={sys.executable}", f"WHEELS={part}")
+            for old in CACHE.iterdir():
+                if old.is_dir() and time.time() - old.stat().st_mtime > _DAY:
+                    shutil.rmtree(old)
+            part = CACHE / "part"
+            shutil.rmtree(part, ignore_errors=True)
+            make(part)
             part.rename(found)
+        os.utime(found)
     return found
 
 

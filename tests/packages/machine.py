@@ -116,29 +116,33 @@ class Disk:
     have no other's directories to write to."""
 
     own: Path
-    tree: Path
+    lowers: tuple[Path, ...]
 
     @property
     def mounts(self) -> str:
         """Lines that mount it at `root` of its own directory."""
-        layers = f"lowerdir={self.tree},upperdir={self.own}/upper,workdir={self.own}/work"
+        below = ":".join(map(str, self.lowers))
+        layers = f"lowerdir={below},upperdir={self.own}/upper,workdir={self.own}/work"
         return (
             f"mount -t overlay -o {layers} machine {self.own}/root\nmount --bind {self.own}/lib {self.own}/root/var/lib"
         )
 
 
 @contextlib.contextmanager
-def disk(tree: Tree) -> Iterator[Disk]:
-    """A new one above a tree; it goes with the block."""
+def disk(base: "Tree | Disk") -> Iterator[Disk]:
+    """A new one above a tree, or above another that is not booted meanwhile; it goes with the block."""
     own = Path(tempfile.mkdtemp(prefix="deb-", dir="/tmp"))
     own.chmod(0o755)
     try:
         for name in ("upper", "work", "root"):
             (own / name).mkdir()
-        subprocess.run(["cp", "-a", str(tree.root() / "var/lib"), str(own / "lib")], check=True)
-        made = Disk(own, tree.root())
-        _prepare(own / "upper")
-        yield made
+        if isinstance(base, Disk):
+            library, lowers = base.own / "lib", (base.own / "upper", *base.lowers)
+        else:
+            library, lowers = base.root() / "var/lib", (base.root(),)
+            _prepare(own / "upper")
+        subprocess.run(["cp", "-a", str(library), str(own / "lib")], check=True)
+        yield Disk(own, lowers)
     finally:
         shutil.rmtree(own)
 

@@ -15,7 +15,8 @@ from tests.fidelity.publishing import publish
 from tests.images.tarlayer import Dir, Entry, File, Whiteout
 from tests.mounting import standin
 from tests.packages import built
-from tests.packages.machine import Disk, Machine, booted
+from tests.packages.machine import Disk, Machine, booted, disk
+from tests.packages.trees import Tree
 
 REPOSITORY = "unpacked.example.org"
 CONFIG = "/etc/containerd-cvmfs-grpc/config.toml"
@@ -121,3 +122,14 @@ def node(made: World, written: Disk) -> Iterator[Node]:
     """Boots it; a container that runs when it ends dies with it."""
     with booted(written, made.binds) as machine:
         yield Node(made, machine)
+
+
+@contextlib.contextmanager
+def installed(made: World, tree: Tree) -> Iterator[Disk]:
+    """The disk of a machine on which the package is installed and configured, and the image pulled."""
+    with disk(tree) as written:
+        with node(made, written) as it:
+            it.install()
+            it.configure()
+            it.pull()
+        yield written

@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cli.operations import Chapter, chapters, play, rewritten
+from tests.cli.operations import Chapter, Event, chapters, play, rewritten
 from tests.packages import built
-from tests.packages.machine import disk
-from tests.packages.node import CONTAINER, Node, World, node, world
+from tests.packages.machine import Disk, disk
+from tests.packages.node import CONTAINER, Node, World, installed, node, world
 from tests.packages.trees import PYTHONS, Tree
 from tests.standins import PROJECT
 
@@ -90,11 +90,19 @@ def place(directory: Path) -> Iterator[World]:
 
 
 @contextlib.contextmanager
-def page_node(made: World) -> Iterator[PageNode]:
-    """A node of one chapter."""
-    with disk(Tree(RELEASE, "python")) as written, node(made, written) as booted:
+def page_node(made: World, prepared: Disk, chapter: Chapter) -> Iterator[PageNode]:
+    """A node of one chapter: an empty one, or one on which everything is `prepared`."""
+    base = prepared if Event("installed") in chapter.steps else Tree(RELEASE, "python")
+    with disk(base) as written, node(made, written) as booted:
         booted.machine.say(f"ln -s /packages/*/*.deb {_FILES}/plain/cvmfs_*.whl {_FILES}/config /root/")
         yield PageNode(booted)
+
+
+@contextlib.contextmanager
+def nodes(directory: Path) -> Iterator[Callable[[Chapter], contextlib.AbstractContextManager[PageNode]]]:
+    """What makes the node of a chapter."""
+    with place(directory) as made, installed(made, Tree(RELEASE, "python")) as prepared:
+        yield lambda chapter: page_node(made, prepared, chapter)
 
 
 def _copy(directory: Path) -> str:
@@ -121,9 +129,9 @@ def page_chapters() -> list[Chapter]:
 def main() -> None:
     """Types all chapters and writes the page."""
     answers = []
-    with tempfile.TemporaryDirectory() as directory, place(Path(directory)) as made:
+    with tempfile.TemporaryDirectory() as directory, nodes(Path(directory)) as node_of:
         for chapter in page_chapters():
-            with page_node(made) as it:
+            with node_of(chapter) as it:
                 answers += play(chapter, it.happen, it.type)
     for one in answers:
         if not one.is_as_shown:

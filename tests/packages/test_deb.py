@@ -7,7 +7,7 @@ import pytest
 
 from tests.packages import built
 from tests.packages.machine import Disk, disk
-from tests.packages.node import CONFIG, CONTAINER, STATE, UNIT, World, node, world
+from tests.packages.node import CONFIG, CONTAINER, STATE, UNIT, World, installed, node, world
 from tests.packages.trees import RELEASES, Tree
 from tests.standins import PROJECT
 
@@ -22,17 +22,30 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture(params=RELEASES)
-def written(request: pytest.FixtureRequest) -> Iterator[Disk]:
-    """A Debian with containerd, on which nothing of ours is installed yet."""
-    with disk(Tree(request.param, "node")) as made:
+@pytest.fixture(params=RELEASES, scope="module")
+def debian(request: pytest.FixtureRequest) -> Tree:
+    """With containerd."""
+    return Tree(request.param, "node")
+
+
+@pytest.fixture(scope="module")
+def prepared(debian: Tree, shared: World) -> Iterator[Disk]:
+    """The package is installed and configured, and an image is pulled."""
+    with installed(shared, debian) as made:
         yield made
 
 
-def test_it_is_installed_without_a_network_and_serves(shared: World, written: Disk) -> None:
+@pytest.fixture
+def written(prepared: Disk) -> Iterator[Disk]:
+    """The same for one test, which may write to it."""
+    with disk(prepared) as made:
+        yield made
+
+
+def test_it_is_installed_without_a_network_and_serves(shared: World, debian: Tree) -> None:
     """dpkg needs nothing but the file. The daemon runs and will be started again, containerd is not touched, and no
     other unit is started or enabled; the configuration file is the administrator's."""
-    with node(shared, written) as it:
+    with disk(debian) as empty, node(shared, empty) as it:
         before = it.pids()[1]
         it.install()
         assert it.machine.shown(UNIT, "ActiveState", "UnitFileState") == ["active", "enabled"]
@@ -54,7 +67,6 @@ def test_libraries_are_compiled_for_a_python_that_comes(shared: World, written: 
     """When Debian's `python3` is another one, as in an upgrade from 12 to 13, what dpkg then tells the package compiles
     the libraries; the daemon, which runs on what it has loaded, is not restarted."""
     with node(shared, written) as it:
-        it.install()
         before, compiled = it.pids(), "find /usr/lib/cvmfs-snapshotter -name 'server.cpython-*.pyc'"
         assert it.machine.say(compiled).count("\n") > 0
         it.machine.say("find /usr/lib/cvmfs-snapshotter -name __pycache__ -prune -exec rm -r {} +")
@@ -65,8 +77,6 @@ def test_libraries_are_compiled_for_a_python_that_comes(shared: World, written: 
 
 def test_containerd_starts_when_it_answers(shared: World, written: Disk) -> None:
     """At a boot: the daemon has said that it serves before the first program of containerd's unit is started."""
-    with node(shared, written) as it:
-        it.install()
     with node(shared, written) as it:
         assert it.machine.shown(UNIT, "Type", "ActiveState") == ["notify", "active"]
         assert "containerd.service" in it.machine.shown(UNIT, "Before")[0].split()
@@ -79,9 +89,6 @@ def test_an_upgrade_is_not_noticed(shared: World, written: Disk) -> None:
     """By a container that runs and by containerd: neither is restarted, and the root file system is still read. The
     state is as it was, the daemon is the new one, and serves the next container."""
     with node(shared, written) as it:
-        it.install()
-        it.configure()
-        it.pull()
         process, before, state = it.run(CONTAINER), it.pids(), it.snapshots()
         assert it.read(CONTAINER) == SHOWN
         it.install(built.NEXT)
@@ -98,9 +105,6 @@ def test_a_removal_keeps_the_state(shared: World, written: Disk) -> None:
     """The daemon ends, the container does not, and the message names the command that leads out; installed again, the
     daemon takes the state up and serves from it."""
     with node(shared, written) as it:
-        it.install()
-        it.configure()
-        it.pull()
         process, engine, state = it.run(CONTAINER), it.pids()[1], it.snapshots()
         said = it.machine.say("dpkg --remove cvmfs-snapshotter")
         assert f"stays in {STATE}" in said
@@ -118,9 +122,6 @@ def test_a_purge_refuses_while_there_are_snapshots(shared: World, written: Disk)
     """It fails, says why and how to go on, and keeps the state and the package's last script; dpkg is fit for other
     work meanwhile. When nothing uses the snapshotter any more, the same command removes all that was ours."""
     with node(shared, written) as it:
-        it.install()
-        it.configure()
-        it.pull()
         process = it.run(CONTAINER)
         refused = it.machine.type("dpkg --purge cvmfs-snapshotter")
         assert refused.status == 1

@@ -1,26 +1,28 @@
 """docs/install.md is typed on booted Debians, so that it cannot rot."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
 from tests.cli.operations import Chapter, likened, play, unshown
-from tests.packages.node import World
-from tests.packages.pagenode import page_chapters, page_node, place
+from tests.packages.pagenode import PageNode, nodes, page_chapters
 
 pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with place(tmp_path_factory.mktemp("page")) as made:
+def node_of(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Chapter], AbstractContextManager[PageNode]]]:
+    with nodes(tmp_path_factory.mktemp("page")) as made:
         yield made
 
 
 @pytest.mark.parametrize("chapter", page_chapters(), ids=lambda chapter: chapter.title)
-def test_the_page_is_true(shared: World, chapter: Chapter) -> None:
+def test_the_page_is_true(node_of: Callable[[Chapter], AbstractContextManager[PageNode]], chapter: Chapter) -> None:
     """What a reader types, in its order, is answered as the page shows."""
-    with page_node(shared) as node:
+    with node_of(chapter) as node:
         answers = play(chapter, node.happen, node.type)
     for one in answers:
         shown, said = (list(map(likened, lines)) for lines in (one.typed.answer, one.lines))
