@@ -21,6 +21,7 @@ from publisher.cli.shared import (
     registries_option,
     repository_option,
     served_metrics,
+    together_option,
 )
 from publisher.listening.queue import DEFAULT, Queue
 from publisher.listening.receiving import Receiver, check_door, read_secret
@@ -56,7 +57,7 @@ _PLACE = "/webhook"
 @click.option("--queue", "queue_root", default=DEFAULT, show_default=True, type=_PATH, help="What waits, on disk.")
 @click.option("--platform", "platforms", multiple=True, default=["linux/amd64"], show_default=True, metavar="OS/ARCH")
 @click.option("--flat", is_flag=True, help="Publish trees for Apptainer, too.")
-@click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
+@together_option
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 @click.option("--once", is_flag=True, help="Publish what is due in the queue, and end: nothing is listened to.")
 def listen(

@@ -59,6 +59,9 @@ def served_metrics(address: str, metrics: Metrics) -> AbstractContextManager[obj
     return served_pages(address, metrics.pages()) if address else nullcontext()
 
 
+together_option = click.option(
+    "--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication."
+)
 registries_option = click.option(
     "--registries", type=_PATH, metavar="FILE",
     help=f"How registries are asked: mirrors, authorities, proxies. [default: {SETTINGS}, if it is there]",

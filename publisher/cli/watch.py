@@ -14,6 +14,7 @@ from publisher.cli.shared import (
     registries_option,
     repository_option,
     served_metrics,
+    together_option,
 )
 from publisher.cli.wishlist import (
     measure,
@@ -43,15 +44,17 @@ from publisher.wishes.watch import Watch
 @metrics_address_option
 @wished_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
+@together_option
 @click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
 @click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
 def watch(
     recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, registries: Path | None,
-    notify: str | None, metrics_address: str, wished: Path | None, interval: float, wait: float, **where: Any,
+    notify: str | None, metrics_address: str, wished: Path | None, together: int, interval: float, wait: float,
+    **where: Any,
 ) -> None:  # fmt: skip
     """Keep a repository as a recipe wishes it.
 
-    SIGHUP starts a pass at once; SIGTERM ends after the image that is being published.
+    SIGHUP starts a pass at once; SIGTERM ends after the publication that is being made.
     """
     must_be_root()
     load_settings(registries)  # a mistake in it ends the command now; one that is made later, a pass
@@ -64,7 +67,7 @@ def watch(
         known, terms = StateDirectory.at(state), terms_of(read, wait, notify)
         with wished_registries(read, registries, known) as asked:
             outcomes = Pass(
-                target, CountedRegistry(asked, metrics.asked), known, terms, patient=True,
+                target, CountedRegistry(asked, metrics.asked), known, terms, together, patient=True,
                 listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
             ).run(read)  # fmt: skip
         measure(metrics, outcomes)

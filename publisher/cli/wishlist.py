@@ -17,6 +17,7 @@ from publisher.cli.shared import (
     notify_option,
     registries_option,
     repository_option,
+    together_option,
 )
 from publisher.durable import write_durably
 from publisher.metrics import Metrics
@@ -43,7 +44,7 @@ wished_option = click.option(
 @metrics_file_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
-@click.option("--together", type=click.IntRange(1, 100), default=1, show_default=True, help="Images a publication.")
+@together_option
 @click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
 @wished_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
