@@ -64,9 +64,10 @@ class Node:
         return self.machine.say(f"unshare --net dpkg --install /packages/{version}/*.deb")
 
     def configure(self) -> None:
-        """The repository's name, and what containerd has to be told; both daemons take it."""
+        """As docs/install.md says it: the repository's name, and what containerd is told besides Debian's file."""
         self.machine.say(f"sed -i 's/^repository = .*/repository = \"{REPOSITORY}\"/' {CONFIG}")
-        self.machine.say("cvmfs-snapshotter config containerd > /etc/containerd/config.toml")
+        file, told = "/etc/containerd/config.toml", "cvmfs-snapshotter config containerd | grep -v '^version'"
+        self.machine.say(f"grep -q cvmfs {file} || {told} >> {file}")
         self.machine.say("systemctl restart cvmfs-snapshotter containerd")
 
     def pull(self) -> None:
