@@ -32,6 +32,7 @@ from podmanstore.records import (
     LAYERS_LOCK,
     OVERLAY,
     ImageRecord,
+    LayerRecord,
     read_images,
     read_layers,
 )
@@ -70,15 +71,16 @@ class Changes:
         return ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
 
 
-def apply(store: Path, plan: Plan, mend: bool = False) -> Changes:
-    """Makes the store what the plan says; where it is that already, nothing is written.
+def apply(store: Path, plan: Plan, mend: bool = False, listed: Sequence[LayerRecord] | None = None) -> Changes:
+    """Makes the store what the plan says; where it is that already, nothing is written. `listed` is what it lists, if
+    that was read since `building` began.
 
     Layers that are listed with what they hold are trusted; with `mend` each is looked at, and made again where it is
     not what it should be. FailedPrecondition where the store lists a layer that the plan does not; ResourceExhausted
     where the disk is full: the old store is whole, and the next build goes on.
     """
     with disk.explained(store):
-        application = _Application(store, plan, mend)
+        application = _Application(store, plan, mend, read_layers(store) if listed is None else listed)
         try:
             return application.run()
         except BaseException:
@@ -90,11 +92,11 @@ def apply(store: Path, plan: Plan, mend: bool = False) -> Changes:
 class _Application:
     """One run: what the store lists, and what differs."""
 
-    def __init__(self, store: Path, plan: Plan, mend: bool) -> None:
+    def __init__(self, store: Path, plan: Plan, mend: bool, listed: Iterable[LayerRecord]) -> None:
         self._store, self._plan, self._mend = store, plan, mend
         self._overlay, self._images = f"{store}/{OVERLAY}", f"{store}/{IMAGES}"
         self._new = f"{store}/{BUILDING}"
-        self._layers_were = {record.id: record for record in read_layers(store)}
+        self._layers_were = {record.id: record for record in listed}
         self._images_were = {record.id: record for record in read_images(store)}
         self._records = {record.id: record for record in plan.layers}
         if unknown := sorted(self._layers_were.keys() - self._records.keys()):

@@ -146,9 +146,10 @@ def _gather(request: Request, state: State | None, progress: Progress) -> Gather
 def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Plan, Changes]:
     """Plans the store and makes it so; it is ours meanwhile."""
     store = request.store
-    planned = plan(gathered.images, read_layers(store), request.layers_only)
+    listed = read_layers(store)
+    planned = plan(gathered.images, listed, request.layers_only)
     progress("store written", 0, 1)
-    changes = apply(store, planned, request.mend)
+    changes = apply(store, planned, request.mend, listed)
     keep_state(
         request.state,
         State(

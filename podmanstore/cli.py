@@ -5,16 +5,14 @@ import json
 import logging
 import platform as machine
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, Unavailable
@@ -23,16 +21,17 @@ from cvmfsrepo.oci import Descriptor, Platform, Reference
 from cvmfsrepo.repository import Repository
 from podmanstore import gather
 from podmanstore.build import Built, Request, build, build_and_prune
-from podmanstore.check import Checked, examine_store
 from podmanstore.configs import Fetched
 from podmanstore.names import podman_reference
 from podmanstore.places import Place
 from podmanstore.sync import sync
 from podmanstore.values import Mount
-from publisher.registry.registries import Registries
 from publisher.registry.settings import DEFAULT as SETTINGS
 from publisher.registry.settings import load_settings
 from publisher.source import parse_platform, read_document
+
+if TYPE_CHECKING:  # what only some commands need is imported by those: a timer builds every other minute
+    from podmanstore.check import Checked
 
 STORE = Path("/var/lib/cvmfs-podmanstore")
 
@@ -85,15 +84,24 @@ class _Group(click.Group):
             raise _Failure(f"{where}{error.strerror or error}") from error
 
 
-def _version() -> str:
+def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return version("cvmfs-snapshotter")
+        number = version("cvmfs-snapshotter")
     except PackageNotFoundError:
-        return "unknown (not installed)"
+        number = "unknown (not installed)"
+    click.echo(f"cvmfs-podmanstore, version {number}")
+    context.exit()
 
 
 @click.group(cls=_Group, epilog=_STATUSES)
-@click.version_option(_version(), prog_name="cvmfs-podmanstore")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+    help="Show the version and exit.",
+)  # fmt: skip
 def command() -> None:
     """Makes the read-only image store that podman and CRI-O run an unpacked CVMFS repository's images from.
 
@@ -158,7 +166,7 @@ def build_command(as_json: bool, mend: bool, **given: Any) -> None:
     is written. Layers stay in it when their images are gone, for users' own images may stand on them: see `prune`.
     """
     request = dataclasses.replace(_request(**given), mend=mend)
-    with _progress(Console(stderr=True)) as progress:
+    with _progress() as progress:
         built = build(request, progress)
     click.echo(json.dumps(_document(built)) if as_json else _text(built))
     for out in built.left_out:
@@ -178,6 +186,8 @@ def check_command(store: Path, as_json: bool) -> None:
 
     It need not be one that this command made.
     """
+    from podmanstore.check import examine_store
+
     checked = examine_store(store)
     if as_json:
         click.echo(json.dumps(_checked_document(store, checked)))
@@ -197,7 +207,7 @@ def prune_command(yes: bool, **given: Any) -> None:
     layer that leaves stop working, and nobody can know whether there are any.
     """
     request = _request(**given)
-    with _progress(Console(stderr=True)) as progress:
+    with _progress() as progress:
         pruned = build_and_prune(request, dry_run=not yes, progress=progress)
     click.echo(f"{request.store}: {'removed' if yes else 'to be removed with --yes'}: {pruned}")
 
@@ -251,7 +261,7 @@ def _request(
         store=store.absolute(),
         terms=gather.Terms(Mount(mount), chosen, only),
         layers_only=layers_only,
-        fetch=_fetching(chosen, Registries(load_settings(registries))) if fetch_configs else None,
+        fetch=_fetching(chosen, registries) if fetch_configs else None,
     )
 
 
@@ -259,8 +269,11 @@ def _own_platform() -> Platform:
     return Platform("linux", _ARCHITECTURES.get(machine.machine(), machine.machine()))
 
 
-def _fetching(platform: Platform, registries: Registries) -> Callable[[Reference, Descriptor], Fetched]:
+def _fetching(platform: Platform, settings: Path | None) -> Callable[[Reference, Descriptor], Fetched]:
     """Reads an image's documents from its registry, whatever the tag means there by now."""
+    from publisher.registry.registries import Registries
+
+    registries = Registries(load_settings(settings))
 
     def fetch(reference: Reference, config: Descriptor) -> Fetched:
         source = registries.open(podman_reference(reference), platform)
@@ -304,13 +317,16 @@ def _stop(*_: object) -> NoReturn:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[gather.Progress]:
+def _progress() -> Iterator[gather.Progress]:
     """A line for each thing that takes long; silence where stderr is no terminal."""
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield gather.silent
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         tasks = dict[str, TaskID]()
 
         def tell(what: str, done: int, total: int) -> None:
@@ -341,12 +357,12 @@ def _document(built: Built) -> dict[str, object]:
     }
 
 
-def _checked_text(store: Path, checked: Checked) -> str:
+def _checked_text(store: Path, checked: "Checked") -> str:
     held = f"{checked.images} images ({checked.podman4_images} for podman 4 too), {checked.layers} layers"
     return f"{store}: {checked.errors} errors, {len(checked.defects) - checked.errors} warnings; {held}"
 
 
-def _checked_document(store: Path, checked: Checked) -> dict[str, object]:
+def _checked_document(store: Path, checked: "Checked") -> dict[str, object]:
     return {
         "store": str(store),
         "errors": checked.errors,

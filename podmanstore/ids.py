@@ -13,6 +13,9 @@ from functools import lru_cache
 LINK_LENGTH = 10
 """Characters of a link name: podman 4 hands overlayfs every path of a stack in one page."""
 
+_LINK_BYTES = 10
+"""More than a name has, and a whole number of characters."""
+
 _PLAIN_KEY = re.compile(r"[a-z0-9.]+", re.ASCII)
 
 
@@ -45,7 +48,7 @@ def shim_id(key: str) -> str:
 @lru_cache(maxsize=1 << 16)
 def link_name(identity: str) -> str:
     """The short name of an entry in `overlay/l/`."""
-    return base64.b32encode(hashlib.sha256(identity.encode()).digest())[:LINK_LENGTH].decode()
+    return base64.b32encode(hashlib.sha256(identity.encode()).digest()[:_LINK_BYTES])[:LINK_LENGTH].decode()
 
 
 def big_data_name(key: str) -> str:

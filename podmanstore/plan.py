@@ -77,7 +77,17 @@ def _chosen_layers(images: Iterable[HeldImage]) -> dict[str, Surrounded]:
             known = chosen.setdefault(layer.layer, layer)
             if known is not layer and known != layer:
                 chosen[layer.layer] = min(known, layer, key=_in_bytes)
-    return {digest: Surrounded.of(layer) for digest, layer in chosen.items()}
+    keys = _keys(chosen.values())
+    return {
+        digest: Surrounded(layer, keys.get(id(layer.hide), ""), keys.get(id(layer.white), ""))
+        for digest, layer in chosen.items()
+    }
+
+
+def _keys(layers: Iterable[HeldLayer]) -> dict[int, str]:
+    """The key of each shim, by its identity: to compute one is slow, and thousands of layers have the same."""
+    shims = {id(shim): shim for layer in layers for shim in (layer.hide, layer.white) if shim is not None}
+    return {identity: shim.key.hex for identity, shim in shims.items()}
 
 
 def _in_bytes(layer: HeldLayer) -> bytes:

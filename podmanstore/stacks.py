@@ -40,12 +40,6 @@ class Surrounded:
     hide: str
     white: str
 
-    @classmethod
-    def of(cls, layer: HeldLayer) -> "Surrounded":
-        """Computes the keys, which is the slow part."""
-        hide, white = ("" if shim is None else shim.key.hex for shim in (layer.hide, layer.white))
-        return cls(layer, hide, white)
-
     @property
     def digest(self) -> str:
         return self.layer.layer
@@ -91,7 +85,8 @@ class Stacks:
     def hold(self, held: Surrounded) -> None:
         """Adds a layer by itself."""
         if (identity := held_id(held.digest)) not in self._made:
-            self._made[identity] = held.alone, _record(held.alone, held, "", "")
+            alone = held.alone
+            self._made[identity] = alone, _record(alone, held, "", "")
 
     def add(self, node: Node) -> None:
         """Adds a layer on its parent, which was added before."""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cvmfsrepo.errors import ContractError
 from tests.bench import publications, pulls, report, stores, verbs
+from tests.bench.disks import own_disk
 from tests.engines.debs import DebsError
 from tests.engines.process import EngineError
 
@@ -42,11 +43,11 @@ def main(quick: bool, pull: bool, store: bool, publish: bool, json_path: Path | 
             except (EngineError, DebsError, ContractError) as error:
                 progress.print(f"no pull: {error}", style="bold red", markup=False)
         if store:
-            (directory / "stores").mkdir()
-            results += stores.measure(directory / "stores", status.update).results(stores.ROWS)
+            with own_disk(directory, "stores") as disk:
+                results += stores.measure(disk, status.update).results(stores.ROWS)
         if publish:
-            (directory / "publications").mkdir()
-            samples = publications.measure(directory / "publications", 1 if quick else 3, status.update)
+            with own_disk(directory, "publications") as disk:
+                samples = publications.measure(disk, 1 if quick else 3, status.update)
             results += samples.results(publications.ROWS)
     machine = report.this_machine()
     console.print(report.table(results))

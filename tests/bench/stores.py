@@ -32,6 +32,8 @@ ONE_MORE = Row("one image more", target=Target(value=1.0))
 MEMORY = Row("memory of the full build", "B", Target(value=300e6))
 ROWS = (FULL, NOTHING, ONE_MORE, MEMORY)
 
+_TIMES = 3
+
 _SETTLED = 2.5
 """Seconds after which a file's times tell that it is the same: nobody builds twice within two seconds."""
 
@@ -39,7 +41,7 @@ _TYPE = "application/vnd.oci.image.{}.v1+json"
 
 
 def measure(directory: Path, tell: Callable[[str], object]) -> Samples:
-    """Builds a store in `directory` from nothing, again, and with one image more, each in a process of its own."""
+    """Builds a store in `directory` from nothing, and by turns again and with one image more; each in a process."""
     tell("a repository of 1,000 images")
     layout, samples = Layout(directory / "repository"), Samples()
     layers = {layer for number in range(IMAGES) for layer in layers_of(number)}
@@ -47,21 +49,18 @@ def measure(directory: Path, tell: Callable[[str], object]) -> Samples:
         write_layer(layout, layer)
     for number in range(IMAGES):
         write_image(layout, number)
-    for row in (FULL, NOTHING):
-        tell(row.name)
-        os.sync()  # what was written before is not the build's to wait for
-        time.sleep(_SETTLED)
-        seconds, memory = _build(layout.root, directory / "store")
-        samples.add(row, "ours", seconds)
-        if row is FULL:
-            samples.add(MEMORY, "ours", memory)
-    for layer in layers_of(IMAGES)[SHARED:]:
-        write_layer(layout, layer)
-    write_image(layout, IMAGES)
-    tell(ONE_MORE.name)
-    os.sync()
-    time.sleep(_SETTLED)
-    samples.add(ONE_MORE, "ours", _build(layout.root, directory / "store")[0])
+    tell(FULL.name)
+    seconds, memory = _build(layout.root, directory / "store")
+    samples.add(FULL, "ours", seconds)
+    samples.add(MEMORY, "ours", memory)
+    for number in range(IMAGES, IMAGES + _TIMES):
+        tell(NOTHING.name)
+        samples.add(NOTHING, "ours", _build(layout.root, directory / "store")[0])
+        for layer in layers_of(number)[SHARED:]:
+            write_layer(layout, layer)
+        write_image(layout, number)
+        tell(ONE_MORE.name)
+        samples.add(ONE_MORE, "ours", _build(layout.root, directory / "store")[0])
     return samples
 
 
@@ -125,6 +124,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _build(repository: Path, store: Path) -> tuple[float, float]:
     """Seconds of `cvmfs-podmanstore build`, the start of Python included, and its largest memory in bytes."""
+    os.sync()  # what was written before is not the build's to wait for
+    time.sleep(_SETTLED)
     command = [sys.executable, "-m", "tests.bench.stores", str(repository), str(store)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, memory = json.loads(said.splitlines()[-1])
