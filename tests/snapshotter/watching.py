@@ -87,6 +87,11 @@ class NotifySocket:
     listener: socket.socket
     said: list[dict[str, str]] = field(default_factory=list)
 
+    def hear(self, key: str, containing: str) -> None:
+        """Waits for it unless it was said already: a repository may answer before the daemon is ready, or after."""
+        if not any(containing in message.get(key, "\0") for message in self.said):
+            self.wait_for(key, containing)
+
     def wait_for(self, key: str, containing: str = "", seconds: float = 15.0) -> dict[str, str]:
         """The next datagram that has the key with such a value; those before it are noted too."""
         end = time.monotonic() + seconds
