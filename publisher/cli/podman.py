@@ -70,9 +70,10 @@ class RepositoryStore:
         links_to, platform = _as_before(memory or layout.podman_store / STATE) or (layout.root, self.platform)
         place = Place(Repository(layout.root.name, layout), self.links_to or links_to, is_changing=is_changing)
         request = Request((place,), layout.podman_store, Terms(Mount.BOTH, platform), memory=memory)
+        built = build(request)
         if self.prune:
             build_and_prune(request, dry_run=False)
-        return build(request)
+        return built
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -77,6 +77,7 @@ class Pass:
                         changed.append((reference, found))
                     else:
                         outcomes[reference] = found
+            changed.sort(key=lambda one: self._tried_at(one[0]))
             for place in range(0, len(changed), self.together):
                 if self.stopped():
                     break
@@ -93,6 +94,12 @@ class Pass:
                 self.observer.failed(error)
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
             return (*outcomes.values(), *failed)
+
+    def _tried_at(self, reference: Reference) -> float:
+        """0 where nothing failed, and later for what failed later: an image with which no publication succeeds ends a
+        pass, and must not keep the same others from being tried in each one."""
+        known = self.state.find(reference)
+        return known.retry_at if known and known.reason else 0.0
 
     @contextmanager
     def _with_patience(self) -> Iterator[None]:

@@ -80,6 +80,13 @@ def test_a_repository_that_another_publisher_has(scene: Scene) -> None:
     assert [one.word for one in scene.one_pass()] == ["published"] * 3
 
 
+def test_no_image_stands_before_the_others_for_ever(scene: Scene) -> None:
+    """What ended a pass is tried last by the next one: it may be the image with which no publication succeeds."""
+    with scene.target.begin():
+        ended = [[one.name for one in scene.one_pass() if one.word == "failed"] for _ in NAMES]
+    assert ended == [[str(scene.reference(name))] for name in NAMES]
+
+
 def test_a_busy_repository_and_the_queue(scene: Scene) -> None:
     """The attempt does not count, whatever their number: the image is tried again a minute later."""
     allowed = Allowed.parse([f"http://{scene.stub.address}/*:*"])
