@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made when it is needed and made again when its description changes.
 #   make demo       a real containerd runs a real image out of a repository
 #   make test       check, then all tests; as root, for they mount (two at a time)
-#   make test-fast  what needs no root, engines or FUSE (a minute and a half on two cores)
+#   make test-fast  what needs no root, engines or FUSE (five to six minutes on two cores)
 #   make check      ruff, mypy and the links of the documentation
 #   make site       the documentation as a site, in site/
 #   make deb        the Debian package, in dist/; as root, for it is built in a Debian of its own
