@@ -12,7 +12,7 @@ mount -t overlay -o lowerdir={tree},upperdir={own}/upper,workdir={own}/work insi
 cd {own}/root
 mount -t proc proc proc
 mount --rbind /tmp tmp
-for place in {places}; do [ -d ".$place" ] || {{ mkdir -p ".$place"; mount --bind "$place" ".$place"; }}; done
+for place in {places}; do case $place in /tmp/*) ;; *) mkdir -p ".$place"; mount --bind "$place" ".$place" ;; esac; done
 exec chroot . env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root "$@"
 """
 
