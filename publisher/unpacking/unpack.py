@@ -204,10 +204,13 @@ class _Tree:
         file = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         try:
             with self._split.content_of(member):
+                end = 0
                 for offset, piece in walk_content(self._tar, member, self._layer):
                     self._space.take(len(piece))
                     _write_at(file, piece, offset)
-            os.ftruncate(file, member.size)
+                    end = offset + len(piece)
+            if end < member.size:  # a sparse file may end with a hole
+                os.ftruncate(file, member.size)
         finally:
             os.close(file)
 
