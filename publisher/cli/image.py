@@ -22,12 +22,13 @@ from publisher.cli.shared import (
     repository_option,
 )
 from publisher.metrics import Metrics
+from publisher.opening import open_source
 from publisher.progress import shown
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
 from publisher.registry.registries import Registries
 from publisher.registry.settings import load_settings
-from publisher.source import open_source, parse_platform
+from publisher.source import parse_platform
 from publisher.unpacking import asingested
 
 

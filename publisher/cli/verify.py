@@ -8,11 +8,12 @@ import click
 
 from cvmfsrepo.oci import Reference
 from publisher.cli.shared import chosen_target, must_be_root, registries_option, repository_option
+from publisher.opening import open_source
 from publisher.publishing.form import Order
 from publisher.publishing.verify import Finding, verify
 from publisher.registry.registries import Registries
 from publisher.registry.settings import load_settings
-from publisher.source import open_source, parse_platform
+from publisher.source import parse_platform
 
 
 @click.command("verify")

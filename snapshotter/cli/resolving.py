@@ -97,7 +97,8 @@ def resolve(
 
 def from_source(text: str, platform: str, seconds: float = REGISTRY_SECONDS) -> Resolved:
     """The image of an OCI layout or a registry; Unavailable where that takes longer than so many seconds."""
-    from publisher.source import open_source, parse_platform
+    from publisher.opening import open_source
+    from publisher.source import parse_platform
 
     wanted = parse_platform(platform)
     try:

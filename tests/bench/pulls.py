@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cvmfsrepo.oci import Platform, Reference
+from publisher.opening import open_source
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from tests.bench.samples import Row, Samples, Target
 from tests.bench.servers import Server, ours
 from tests.engines.busybox import push_pause

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from cvmfsrepo.oci import Platform, Reference
 from cvmfsrepo.tree import Notation
+from publisher.opening import open_source
 from publisher.publishing import form as forms
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from tests.images.ocilayout import Image
 
 INGEST_OWNER = (993, 990)

@@ -15,8 +15,8 @@ import pytest
 
 from cvmfsrepo.oci import Reference
 from podmanstore.cli import STORE
+from publisher.opening import open_source
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from tests.images.ocilayout import write_image
 from tests.images.tarlayer import Dir, File, Whiteout, layer_tar
 from tests.podmanstore.repositories import DUCC, Shelf

@@ -11,9 +11,9 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Platform
 from cvmfsrepo.tree import Record, decode
+from publisher.opening import open_source
 from publisher.publishing.form import OURS, Form, Report
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from tests.images.ocilayout import Compression, Image, write_image
 from tests.images.tarlayer import Entry, layer_tar
 

@@ -17,9 +17,9 @@ from cvmfsrepo.errors import ContractError, FailedPrecondition, InvalidArgument,
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Entry, Notation, decode
+from publisher.opening import open_source
 from publisher.publishing.form import Form, Order, Report, Terms
 from publisher.publishing.publish import publish_images
-from publisher.source import open_source
 from publisher.transactions.cvmfs import CvmfsTarget
 from publisher.transactions.directory import DirectoryTarget
 from tests.cvmfsserver.fixture import FQRN, Published, cvmfs_repository

@@ -10,9 +10,9 @@ from cvmfsrepo.contents import Contents
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import CATALOG_MARKER, Layout
 from cvmfsrepo.repository import Repository
+from publisher.opening import open_source
 from publisher.publishing.form import Order, Report, Terms
 from publisher.publishing.publish import publish_images
-from publisher.source import open_source
 from tests.cvmfsserver.fixture import Published, cvmfs_repository
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Dir, File, Whiteout, layer_tar

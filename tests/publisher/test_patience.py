@@ -7,8 +7,8 @@ import pytest
 
 from cvmfsrepo.errors import Unavailable
 from cvmfsrepo.oci import parse_manifest
+from publisher.opening import open_source
 from publisher.registry.patience import Patience, Throttled, asked_for
-from publisher.source import open_source
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.publishing import AMD64

@@ -12,9 +12,9 @@ from cvmfsrepo.errors import DataLoss, NotFound
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.repository import Pointer, Repository
+from publisher.opening import open_source
 from publisher.publishing.form import Form
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from tests.images.ocilayout import REF_NAME, Image
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.crafting import digest

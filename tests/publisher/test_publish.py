@@ -12,9 +12,9 @@ from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from cvmfsrepo.repository import Repository
 from cvmfsrepo.tree import Notation, decode
+from publisher.opening import open_source
 from publisher.publishing.form import Form
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from publisher.unpacking.unpack import unpack
 from tests.images.ocilayout import write_image
 from tests.images.tarlayer import Dir, File, Whiteout, layer_tar

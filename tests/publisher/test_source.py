@@ -10,8 +10,9 @@ import pytest
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, DataLoss, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from cvmfsrepo.oci import Platform, parse_manifest
+from publisher.opening import open_source
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source, parse_platform
+from publisher.source import parse_platform
 from tests.engines.registry import Registry
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import File, layer_tar

@@ -9,9 +9,9 @@ from cvmfsrepo.errors import DataLoss
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.repository import Repository
 from cvmfsrepo.tree import Notation, Record
+from publisher.opening import open_source
 from publisher.publishing.form import Form, Order, Refused, Report, Terms
 from publisher.publishing.publish import publish_images
-from publisher.source import open_source
 from publisher.transactions.directory import DirectoryTarget
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Dir, File, Hardlink, Opaque, Whiteout, layer_tar

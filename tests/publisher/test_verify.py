@@ -10,9 +10,9 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.oci import Reference
 from publisher.cli.main import command
+from publisher.opening import open_source
 from publisher.publishing.form import Form, Order
 from publisher.publishing.verify import Finding, verify
-from publisher.source import open_source
 from tests.cvmfsserver.fixture import cvmfs_repository
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Dir, File, Hardlink, Opaque, Whiteout, layer_tar

@@ -281,8 +281,8 @@ def test_an_index_that_was_never_made_answers_too(tmp_path: Path) -> None:
 
 def test_chains_are_oci_chains(repository: Published, path: Path, tmp_path: Path) -> None:
     """Of an image that our publisher published: what containerd asks for is found."""
+    from publisher.opening import open_source
     from publisher.publishing.publish import publish_image
-    from publisher.source import open_source
     from tests.images.ocilayout import write_image
     from tests.images.tarlayer import File, Whiteout, layer_tar
 

@@ -9,8 +9,8 @@ import pytest
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.oci import Platform, Reference
+from publisher.opening import open_source
 from publisher.publishing.publish import publish_image
-from publisher.source import open_source
 from snapshotter.index.store import Index
 from tests import mounting
 from tests.images.ocilayout import write_image

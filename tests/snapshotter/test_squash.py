@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from cvmfsrepo.compare import compare
 from cvmfsrepo.oci import Platform
-from publisher.source import open_source
+from publisher.opening import open_source
 from snapshotter.cli.original import unpack_original
 from snapshotter.cli.resolving import from_source
 from tests.fidelity.proof import undated_directories

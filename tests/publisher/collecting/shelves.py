@@ -11,10 +11,10 @@ from publisher.collecting.collect import Report, Terms, collect, rehearse
 from publisher.collecting.expiry import Rule
 from publisher.collecting.memory import MemoryFile
 from publisher.collecting.remove import Removal, remove
+from publisher.opening import open_source
 from publisher.publishing.form import OURS, Form, Order, Refused
 from publisher.publishing.form import Terms as Publishing
 from publisher.publishing.publish import publish_images
-from publisher.source import open_source
 from publisher.transactions.directory import DirectoryTarget
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Dir, File, layer_tar

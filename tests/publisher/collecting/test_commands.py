@@ -15,9 +15,9 @@ from cvmfsrepo.layout import Layout
 from cvmfsrepo.leases import lease_of
 from cvmfsrepo.oci import Reference
 from publisher.cli.main import command
+from publisher.opening import open_source
 from publisher.publishing.form import Order, Refused, Terms
 from publisher.publishing.publish import publish_images
-from publisher.source import open_source
 from tests.cvmfsserver.fixture import FQRN, Published, cvmfs_repository
 from tests.docs.pages import typed as page_commands
 from tests.images.ocilayout import Image, write_image

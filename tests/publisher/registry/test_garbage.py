@@ -9,9 +9,9 @@ import pytest
 
 from cvmfsrepo.errors import ContractError, DataLoss, Unavailable
 from cvmfsrepo.oci import Reference
+from publisher.opening import open_source
 from publisher.publishing.publish import publish_image
 from publisher.registry.registries import Registries
-from publisher.source import open_source
 from tests.images.ocilayout import Image
 from tests.publisher.publishing import AMD64, make_repository, state
 from tests.publisher.registry.standin import MANIFEST, Answer, Standin
