@@ -25,7 +25,6 @@ from snapshotter.snapshots import Kind
 from tests.engines.compared import SHOW, SHOWN, Node, World, made_node, made_world, prefixes
 from tests.engines.containerd import PROXY, VERSIONS
 from tests.mounting import mounted_apart
-from tests.snapshotter.nodes import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.fuse, pytest.mark.root]
 
@@ -40,6 +39,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def node(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Node]:
     with made_node(request.param, world, tmp_path) as node:
         yield node
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is under way on the node but what a test does: its second look need not wait for it to settle."""
+    monkeypatch.setattr("snapshotter.cli.fsck._SETTLE", 0.1)
 
 
 def kinds(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -95,6 +100,7 @@ def test_a_busy_node_has_no_differences(node: Node) -> None:
         working.result()
 
 
+@pytest.mark.usefixtures("still")
 def test_damage_to_links_and_shims_is_named_and_mended_under_a_running_container(node: Node) -> None:
     """A link that leads elsewhere, missing links, a missing directory, lost shims, a lost work directory: each is named
     with the images and containers that need it, made again from the record, and what runs notices nothing."""
@@ -127,6 +133,7 @@ def test_damage_to_links_and_shims_is_named_and_mended_under_a_running_container
         assert (again.exit_code, again.output) == (0, SHOWN)
 
 
+@pytest.mark.usefixtures("still")
 def test_leftovers_and_orphans_are_removed_but_not_what_is_mounted(node: Node, tmp_path: Path) -> None:
     """Records that containerd does not know go, children first, with what only they stood on; one that is mounted, and
     what it stands on, stays and is named; one of another engine's namespace stays too. What containerd has is
@@ -171,6 +178,7 @@ def test_leftovers_and_orphans_are_removed_but_not_what_is_mounted(node: Node, t
     assert node.cri.run(node.base, SHOW).output == SHOWN
 
 
+@pytest.mark.usefixtures("still")
 def test_what_containerd_needs_and_we_lost_is_named_with_who_needs_it(node: Node) -> None:
     """A record that is gone behind containerd's back, of an image and of a container. Neither can be mended here; what
     the remedy says does mend it."""
@@ -196,7 +204,8 @@ def test_what_containerd_needs_and_we_lost_is_named_with_who_needs_it(node: Node
     assert node.differences() == []
     node.cri.pull(user)
     assert node.cri.run(user, ["/bin/cat", "/data/own"]).output == "of the user\n"
-    eventually(lambda: node.differences() == [], 30)  # containerd removes the container's snapshot when it comes to it
+    node.collect()
+    assert node.differences() == []
 
 
 def test_without_containerd_or_without_the_daemon(node: Node) -> None:
