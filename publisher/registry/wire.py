@@ -132,6 +132,11 @@ def is_unreachable(error: OSError) -> bool:
     return isinstance(error, requests.ConnectionError)
 
 
+def is_from(response: Response, url: str) -> bool:
+    """Whether what was asked gave the answer, and not a host that it led to."""
+    return _same_origin(url, response.url)
+
+
 def is_loopback(registry: str) -> bool:
     """Whether a registry is this machine's own: such speak plain HTTP, as for other clients."""
     host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdigit() else registry
