@@ -95,6 +95,10 @@ class Target(Protocol):
     @property
     def layout(self) -> Layout: ...
 
+    @property
+    def finish(self) -> Finish | None:
+        """What each publication makes last."""
+
     def begin(self, wait: float = 0) -> AbstractContextManager[Transaction]:
         """A transaction with an empty staging area, which holds the repository's publisher lock. Unavailable where
         another publisher holds it for longer than `wait` seconds, with who it is. What a block does not `show` is

@@ -31,15 +31,17 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class ImageState(msgspec.Struct, frozen=True, kw_only=True):
-    """One image. `digest` is what its name meant in the registry when it was last published whole, "" if never. Where
-    the last attempt failed, `reason` says why, `failed_since` when that began, `attempts` how often, `retry_at` when
-    `watch` tries again. Times are seconds since 1970."""
+    """One image. `digest` is what its name meant in the registry when it was last published whole, "" if never, and
+    `flat` whether its tree for Apptainer was part of that. Where the last attempt failed, `reason` says why,
+    `failed_since` when that began, `attempts` how often, `retry_at` when `watch` tries again. Times are seconds since
+    1970."""
 
     reference: str
     version: Literal[1] = 1
     digest: str = ""
     parts: tuple[Part, ...] = ()
     published_at: float = 0
+    flat: bool = False
     reason: str = ""
     failed_since: float = 0
     attempts: int = 0

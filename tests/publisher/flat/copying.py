@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvmfsrepo.layout import Layout
-from publisher.transactions.contract import Fill, Transaction
+from publisher.transactions.contract import Fill, Finish, Transaction
 from publisher.transactions.directory import DirectoryTarget, DirectoryTransaction
 
 
@@ -19,6 +19,7 @@ class CopyingTarget:
     layout: Layout
     cut: list[Path] = field(default_factory=list)
     began: dict[Path, Path | None] = field(default_factory=dict)
+    finish: Finish | None = None
 
     @contextmanager
     def begin(self, wait: float = 0) -> Iterator[Transaction]:

@@ -57,7 +57,7 @@ def test_it_publishes_whatever_an_image_holds(stub: Stub, drop_in: bool) -> None
 
 SERVER = """#!/bin/sh
 case $1 in
-  list) test -e /srv/open && echo "images.example.org (stratum0 / local, in transaction)" || echo "images.example.org" ;;
+  list) test -e /srv/open && echo "images.example.org (local, in transaction)" || echo "images.example.org (local)" ;;
   transaction) touch /srv/open ;;
   publish) touch /srv/publishing; until test -e /srv/go; do sleep 0.05; done; rm /srv/open ;;
   abort) touch /srv/aborted; rm /srv/open ;;
@@ -68,8 +68,8 @@ esac
 def test_a_stop_waits_for_the_publication(stub: Stub) -> None:
     """cvmfs_server runs on when systemd stops the unit, and what it publishes is published."""
     unit = CONFIG / "cvmfs-publisher-listen.service"
-    words = ("--cvmfs-server", "/srv/cvmfs_server", "--cvmfs-root", "/srv/repository", "--scratch", "/srv/scratch")
-    words = ("listen", "--cvmfs", "images.example.org", *words, "--allow", f"http://{stub.address}/*")
+    where = ("--cvmfs-server", "/srv/cvmfs_server", "--cvmfs-root", "/srv/repository", "--scratch", "/srv/scratch")
+    words = ("listen", "--cvmfs", "images.example.org", *where, "--allow", f"http://{stub.address}/*")
     service = Service(unit, ("publisher.cli.main", *words, "--address", "127.0.0.1:0"), "listening on")
     with booted(service=service) as node:
         (node.own / "cvmfs_server").write_text(SERVER)

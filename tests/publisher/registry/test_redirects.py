@@ -85,7 +85,7 @@ def test_no_login_goes_along_to_another_host(registry: Standin, other: Standin, 
 def test_another_host_that_asks_for_a_login(
     registry: Standin, other: Standin, image: Image, home: Path, challenge: str
 ) -> None:
-    """It is not told the one of the registry that led to it, nor is its token server; and the image is not given out."""
+    """It is not told the one of the registry that led to it, nor is its token server; the image is not given out."""
     (home / ".docker").mkdir(parents=True)
     (home / ".docker/config.json").write_text(json.dumps({"auths": {registry.address: {"auth": LOGIN}}}))
     registry.answers[f"/v2/group/image/blobs/{image.layers[0]}"] = led_to(f"http://{other.address}/there")

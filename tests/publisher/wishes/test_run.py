@@ -1,6 +1,7 @@
 """Passes over a wish list, against a registry on the loopback."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -166,6 +167,33 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     recipe.write_text("version: 1\ninput: [x]\nz: 1\n")
     broken = run("wishlist", str(recipe), "--check")
     assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
+
+
+def test_what_a_recipe_asks_for_later(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """Trees for Apptainer, and a store for podman, of images that are published already; then a pass costs one request
+    again. Where the store cannot be made the pass is not complete."""
+    recipe, store = tmp_path / "recipe.yaml", Layout(repository).podman_store
+    where = ("--repository", str(repository), "--state", str(tmp_path / "state"))
+
+    def done(ours: str, status: int = 0) -> str:
+        recipe.write_bytes(_recipe(stub, "one:1") + f"cvmfs-publisher:\n  {ours}\n".encode())
+        one_pass = run("wishlist", str(recipe), *where)
+        assert one_pass.returncode == status, one_pass.stderr
+        return one_pass.stdout
+
+    assert done("flat: no").startswith("published ")
+    assert not (repository / ".flat").exists()
+    assert done("flat: yes").startswith("published ")
+    assert len(list((repository / ".flat").glob("*/*"))) == 1
+    (store / "overlay-layers").mkdir(parents=True)
+    (store / "overlay-layers/layers.json").write_text('[{"id": "1"}]')
+    assert f"failed     {repository}\n" in done("podman-store: yes", status=1)
+    shutil.rmtree(store)
+    done("podman-store: yes")
+    assert f"{stub.address}/one:1" in (store / "overlay-images/images.json").read_text()
+    stub.requests.clear()
+    assert done("podman-store: yes").startswith("present ")
+    assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize("name", ["wishlist", "watch"])
