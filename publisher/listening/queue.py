@@ -147,6 +147,12 @@ class Queue:
             if until > 0:
                 self._changed.wait(min(longest, until))
 
+    def pause(self, longest: float) -> None:
+        """Until something is kept, at most so many seconds, whatever is due; not after `wake`."""
+        with self._changed:
+            if not self._woken:
+                self._changed.wait(longest)
+
     def wake(self) -> None:
         with self._changed:
             self._woken = True

@@ -51,14 +51,15 @@ class Watch:
 
     @contextmanager
     def signalled(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop it, SIGHUP starts a pass now. In the main thread only."""
+        """SIGTERM and SIGINT stop it, SIGHUP starts a pass now. In the main thread only. Another thread wakes it: the
+        signal may come while this one holds the lock of what it waits for."""
 
         def end(number: int, frame: FrameType | None) -> None:
             self.stop.set()
-            self.now.set()
+            start(number, frame)
 
         def start(number: int, frame: FrameType | None) -> None:
-            self.now.set()
+            threading.Thread(target=self.now.set, daemon=True).start()
 
         chosen = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: start}
         before = {number: signal.signal(number, action) for number, action in chosen.items()}
