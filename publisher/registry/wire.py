@@ -10,7 +10,6 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
-from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -198,9 +197,9 @@ class _SystemTrust(HTTPAdapter):
         conn.cert_reqs = "CERT_REQUIRED"
 
 
-@cache
 def _trusting(ca: str) -> ssl.SSLContext:
-    """The list of requests only where the system has none."""
+    """Read anew for each, for certificates are renewed while `watch` runs. The list of requests only where the system
+    has none."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if not any(path and os.path.exists(path) for path in (paths.cafile, paths.capath)):

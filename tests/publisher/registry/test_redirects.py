@@ -126,6 +126,17 @@ def test_a_certificate_of_an_authority_that_is_named(secure: Standin, ca: str, i
         assert layer(registries, secure) == image.layers[0]
 
 
+def test_an_authority_that_is_renewed(secure: Standin, authority: trustme.CA, tmp_path: Path) -> None:
+    """Counts from the next pass on: what runs for months reads the file again."""
+    path = tmp_path / "renewed.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    with reading(secure, plain_http=False, ca=str(path)) as registries, pytest.raises(Unavailable, match="certificate"):
+        registries.find_digest(image_of(secure))
+    authority.cert_pem.write_to_path(path)
+    with reading(secure, plain_http=False, ca=str(path)) as registries:
+        registries.find_digest(image_of(secure))
+
+
 def test_an_authority_counts_for_its_registry_only(secure: Standin, registry: Standin, ca: str) -> None:
     """Another registry with such a certificate is not believed."""
     settings = {registry.address: RegistrySettings(ca=ca), secure.address: RegistrySettings(plain_http=False)}
