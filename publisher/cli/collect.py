@@ -76,7 +76,7 @@ def collect(
         with_store=not despite_store,
         rules=(*map(Rule.parse, expiry), *expiring.rules),
         pushed=expiring.pushed,
-        wished=parse_wished(wished.read_text()) if wished else (),
+        wished=parse_wished(wished.read_text("utf-8", "replace")) if wished else (),
         leases=leased if leases else None,
     )
     metrics = Metrics()

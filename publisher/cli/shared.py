@@ -46,9 +46,18 @@ notify_option = click.option(
 )
 
 
+def to_be_written(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """For a file that is written at the end: BadParameter, before anything is done, where it cannot be."""
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        problem = "is a directory" if path.is_dir() else "is in no directory"
+        raise click.BadParameter(f"{str(path)!r} {problem}", ctx, parameter)
+    return path
+
+
 metrics_file_option = click.option(
-    "--metrics-file", type=_PATH, metavar="FILE", help="Write metrics for node_exporter's textfile collector."
-)
+    "--metrics-file", type=_PATH, metavar="FILE", callback=to_be_written,
+    help="Write metrics for node_exporter's textfile collector.",
+)  # fmt: skip
 metrics_address_option = click.option(
     "--metrics-address", default="", metavar="HOST:PORT", help="Serve /metrics and /healthz there."
 )

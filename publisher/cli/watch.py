@@ -21,6 +21,7 @@ from publisher.cli.wishlist import (
     measure,
     read_recipe,
     store_of,
+    tell_damaged,
     terms_of,
     wished_option,
     wished_registries,
@@ -83,6 +84,7 @@ def watch(
                 target_of(read), CountedRegistry(asked, metrics.asked), known, terms, together, patient=True,
                 listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
             ).run(read)  # fmt: skip
+        tell_damaged(known)
         measure(metrics, outcomes)
         write_wished(known, wished)
         return outcomes

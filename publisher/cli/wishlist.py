@@ -17,6 +17,7 @@ from publisher.cli.shared import (
     notify_option,
     registries_option,
     repository_option,
+    to_be_written,
     together_option,
 )
 from publisher.durable import write_durably
@@ -31,8 +32,9 @@ from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
 
 wished_option = click.option(
-    "--wished", type=click.Path(path_type=Path), help="Write the references that never expire here, one a line."
-)
+    "--wished", type=click.Path(path_type=Path), callback=to_be_written,
+    help="Write the references that never expire here, one a line.",
+)  # fmt: skip
 
 
 @click.command()
@@ -73,8 +75,7 @@ def wishlist(
             listener=metrics.listening(listener), observer=metrics,
         ).run(read)  # fmt: skip
         measure(metrics, outcomes)
-    for path in known.damaged:
-        click.echo(f"{path}: was damaged and is put aside", err=True)
+    tell_damaged(known)
     write_wished(known, wished)
     click.echo(_document(outcomes) if as_json else _text(outcomes))
     if not all(outcome.is_complete for outcome in outcomes):
@@ -115,6 +116,12 @@ def write_wished(state: StateDirectory, file: Path | None) -> None:
     """What `collect --wished` may be told, whole and by rename."""
     if file and (wanted := state.wanted()):
         write_durably(file, "".join(f"{name}\n" for name in wanted.lasting).encode())
+
+
+def tell_damaged(state: StateDirectory) -> None:
+    """What a pass could not read of its state."""
+    for path in state.damaged:
+        click.echo(f"{path}: was damaged and is put aside", err=True)
 
 
 def measure(metrics: Metrics, outcomes: tuple[Outcome, ...]) -> None:

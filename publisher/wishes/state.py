@@ -83,8 +83,8 @@ _decode_list = msgspec.json.Decoder(_List).decode
 
 @dataclass(frozen=True, slots=True)
 class StateDirectory:
-    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator; whoever
-    only reads passes over them."""
+    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator; where it
+    is `only_read`, they stay."""
 
     root: Path
     damaged: list[Path]
@@ -161,6 +161,7 @@ class StateDirectory:
 
     def _put_aside(self, path: Path) -> None:
         if self.only_read:
+            self.damaged.append(path)
             return
         aside = path.with_suffix(".damaged")
         try:

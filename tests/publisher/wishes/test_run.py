@@ -151,6 +151,31 @@ def test_damaged_state_is_put_aside(stub: Stub, repository: Path) -> None:
     assert [o.word for o in one_pass(stub, repository, "one:1")] == ["present"]
 
 
+def test_a_look_at_how_it_stands_writes_nothing(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """Not where no state is, and what is damaged is told and left for the next pass."""
+    where = ("--repository", str(repository), "--state", str(tmp_path / "state"))
+    assert run("status", *where).returncode == 1
+    assert not (tmp_path / "state").exists()
+    one_pass(stub, repository, "one:1")
+    (path,) = (tmp_path / "state/images").iterdir()
+    path.write_bytes(b"{")
+    shown = run("status", *where)
+    assert (shown.returncode, shown.stderr) == (1, f"{path}: is damaged, and the next pass puts it aside\n")
+    assert path.read_bytes() == b"{"
+
+
+@pytest.mark.parametrize("option", ["--wished", "--metrics-file"])
+def test_a_file_that_could_not_be_written_at_the_end(stub: Stub, repository: Path, tmp_path: Path, option: str) -> None:
+    """Is told at the beginning, by its name, and nothing is asked."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(_recipe(stub, "one:1"))
+    for file, problem in ((tmp_path / "none/file", "is in no directory"), (tmp_path, "is a directory")):
+        done = run("wishlist", str(recipe), "--repository", str(repository), option, str(file))
+        assert done.returncode == 2
+        assert f"Invalid value for '{option}': '{file}' {problem}" in done.stderr
+    assert stub.requests == []
+
+
 def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """Their status is the truth, and --wished is what `collect` may be told."""
     recipe, wished = tmp_path / "recipe.yaml", tmp_path / "wished"
