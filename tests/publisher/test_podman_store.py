@@ -117,6 +117,21 @@ def test_it_is_what_the_podmanstore_command_builds(tmp_path: Path) -> None:
     assert "nothing changed" in done.stdout
 
 
+def test_a_store_of_several_repositories(tmp_path: Path) -> None:
+    """Is not ours to keep: the error says so, and what can be done."""
+    roots = [make_repository(tmp_path / name) for name in ("repository", "other")]
+    for root in roots:
+        place = Place(tmp_path, root, ("--repository", str(root)))
+        place.run(*place.image(f"{root.name}:1", BASE))
+    place = Place(tmp_path, roots[0], ("--repository", str(roots[0])))
+    words = [word for root in roots for word in ("--repository", str(root))]
+    build = [command()[0], "-m", "podmanstore.cli", "build", "--store", str(place.store), *words]
+    subprocess.run(build, capture_output=True, check=True)
+    said = place.run(*place.image("third:1", OTHER), status=1)
+    assert f"store '{place.store}': was built of several repositories" in said
+    place.run(*place.image("third:1", OTHER), "--no-podman-store")
+
+
 def test_links_lead_where_users_see_the_repository(place: Place) -> None:
     """And stay so, whether it is said again or not."""
     place.run(*place.image("base:1", BASE), "--podman-store", "--podman-links-to", "/images")
