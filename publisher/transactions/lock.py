@@ -14,12 +14,12 @@ _STEP = 0.2
 
 
 @contextmanager
-def held(path: Path, repository: str, wait: float = 0) -> Iterator[None]:
-    """Holds the lock file `path`, which is made where it is missing, for the block. Unavailable where another process
-    has it for longer than `wait` seconds."""
+def held(path: Path, name: str, wait: float = 0, thing: str = "repository") -> Iterator[None]:
+    """Holds the lock file `path`, which is made where it is missing, for the block. Unavailable, about the `thing` of
+    this `name`, where another process has it for longer than `wait` seconds."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(lock, repository, wait)
+        _take(lock, name, wait, thing)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -27,20 +27,18 @@ def held(path: Path, repository: str, wait: float = 0) -> Iterator[None]:
         os.close(lock)
 
 
-def _take(lock: int, repository: str, wait: float) -> None:
+def _take(lock: int, name: str, wait: float, thing: str) -> None:
     until = time.monotonic() + wait
     while True:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
-                raise _taken(lock, repository, wait) from None
+                raise _taken(lock, name, wait, thing) from None
         time.sleep(_STEP)
 
 
-def _taken(lock: int, repository: str, wait: float) -> Unavailable:
+def _taken(lock: int, name: str, wait: float, thing: str) -> Unavailable:
     holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-    problem = f"is being published to by another publisher, process {holder}" + (
-        f", for {wait:g} s now" if wait else ""
-    )
-    return Unavailable("repository", repository, problem, "wait until it has ended")
+    problem = f"is in use by another publisher, process {holder}" + (f", for {wait:g} s now" if wait else "")
+    return Unavailable(thing, name, problem, "wait until it has ended")

@@ -98,7 +98,7 @@ class StateDirectory:
     @contextmanager
     def locked(self, wait: float = 0) -> Iterator[None]:
         """One pass at a time. Unavailable where another has it for longer than `wait` seconds."""
-        with held(self.root / "lock", str(self.root), wait):
+        with held(self.root / "lock", str(self.root), wait, "state"):
             yield
 
     def find(self, reference: Reference) -> ImageState | None:

@@ -132,7 +132,7 @@ def test_two_publishers_at_once(listener: Listener, registry: Stub, tmp_path: Pa
     command = ("image", image.source, "--repository", str(listener.repository))
     refused = run(*command)
     assert refused.returncode == 1
-    assert f"is being published to by another publisher, process {listener.pid}" in refused.stderr
+    assert f"is in use by another publisher, process {listener.pid}" in refused.stderr
     (tmp_path / "rival").mkdir()
     with stub_registry(make_image(tmp_path / "third", layer_tar([File("h", b"z")]))) as other:
         rival = Listener(tmp_path / "rival", f"http://{other.address}/*")
