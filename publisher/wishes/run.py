@@ -153,7 +153,7 @@ class Pass:
             digest = self.registry.find_digest(reference)
             end = wanted.end_of(known) if known and known.digest == str(digest) else None
             if end is not None and end <= self.started:
-                return Outcome(str(reference), "expired", f"was pushed more than {wanted.expire_days} days ago")
+                return Outcome(str(reference), "expired", wanted.why_expired)
             if self._is_present(known, digest, platforms):
                 return Outcome(str(reference), "present")
         except ContractError as error:

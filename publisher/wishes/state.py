@@ -61,6 +61,11 @@ class Wanted(msgspec.Struct, frozen=True):
         """What is wanted for as long as it stands in the recipe."""
         return () if self.expire_days else self.references
 
+    @property
+    def why_expired(self) -> str:
+        """Of an image; a registry's answer to the same image again is the one of before."""
+        return f"was new more than {self.expire_days} days ago: push another image, the same again is not seen"
+
     def end_of(self, image: ImageState) -> float | None:
         """When an image's time is over, in seconds since 1970; None where it has no end, or was never published."""
         return image.published_at + self.expire_days * DAY if self.expire_days and image.digest else None
