@@ -8,6 +8,7 @@ import click
 from cvmfsrepo.errors import InvalidArgument
 from publisher.cli.podman import store_options
 from publisher.cli.shared import (
+    check_places,
     chosen_target,
     metrics_address_option,
     must_be_root,
@@ -60,6 +61,7 @@ def watch(
     SIGHUP starts a pass at once; SIGTERM ends after the publication that is being made.
     """
     must_be_root()
+    check_places(wished)
     load_settings(registries)  # a mistake in it ends the command now; one that is made later, a pass
     metrics = Metrics()
 

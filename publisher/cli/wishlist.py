@@ -10,6 +10,7 @@ from rich.console import Console
 from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     Failure,
+    check_places,
     chosen_target,
     chosen_teller,
     metrics_file_option,
@@ -17,7 +18,6 @@ from publisher.cli.shared import (
     notify_option,
     registries_option,
     repository_option,
-    to_be_written,
     together_option,
 )
 from publisher.durable import write_durably
@@ -32,9 +32,8 @@ from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import DEFAULT, StateDirectory
 
 wished_option = click.option(
-    "--wished", type=click.Path(path_type=Path), callback=to_be_written,
-    help="Write the references that never expire here, one a line.",
-)  # fmt: skip
+    "--wished", type=click.Path(path_type=Path), help="Write the references that never expire here, one a line."
+)
 
 
 @click.command()
@@ -65,6 +64,7 @@ def wishlist(
         click.echo(f"{recipe}: {len(read.wishes)} wishes, nothing wrong")
         return
     must_be_root()
+    check_places(wished, metrics_file)
     store = store_of(read, podman_store, podman_links_to, notify)
     target = chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
     known, metrics = StateDirectory.at(state), Metrics()

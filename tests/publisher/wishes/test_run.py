@@ -171,8 +171,8 @@ def test_a_file_that_could_not_be_written_at_the_end(stub: Stub, repository: Pat
     recipe.write_bytes(_recipe(stub, "one:1"))
     for file, problem in ((tmp_path / "none/file", "is in no directory"), (tmp_path, "is a directory")):
         done = run("wishlist", str(recipe), "--repository", str(repository), option, str(file))
-        assert done.returncode == 2
-        assert f"Invalid value for '{option}': '{file}' {problem}" in done.stderr
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: file '{file}': {problem}; ")
     assert stub.requests == []
 
 
