@@ -30,24 +30,28 @@ Published = tuple[Report, ...] | ContractError | NotShown
 @dataclass(frozen=True, slots=True)
 class ImagePublisher:
     """How images are published: as their tags stand in the registry now, for these platforms, in one publication. Each
-    asks its `registries` anew, with the logins of that time."""
+    asks its `registries` anew, with the logins of that time; one that asked to be left alone is left alone by all."""
 
     target: Target
     registries: Callable[[], AbstractContextManager[Registry]]
     platforms: Sequence[Platform]
     terms: Terms = PLAINLY
     listener: Listener | None = None
+    _left_alone: dict[str, float] = field(default_factory=dict)
 
     def publish(self, references: Iterable[Reference]) -> dict[Reference, Published]:
         """What became of each. An image whose flat tree alone could not be made is shown, and is an error."""
         found, group = dict[Reference, Published](), dict[Reference, Digest]()
         with self.registries() as registry:
+            registry.leave_alone(self._left_alone)
             for reference in references:
                 try:
                     group[reference] = registry.find_digest(reference)
                 except ContractError as error:
                     found[reference] = error
             made = publish_together(self.target, registry, group, self.platforms, self.terms, self.listener)
+            self._left_alone.clear()
+            self._left_alone.update(registry.left_alone())
         return found | {reference: _judged(one) for reference, one in made.items()}
 
 
