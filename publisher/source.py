@@ -6,7 +6,7 @@ A source is opened with its manifest and config read and verified; layers are st
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -163,4 +163,7 @@ def _reference_of(path: Path, ref: str) -> Reference | None:
 def _open_registry(name: str, platform: Platform, registries: "Registries | None") -> Source:
     from publisher.registry.registries import Registries  # only who asks a registry pays for the client's import
 
-    return (registries or Registries()).open(Reference.parse(name), platform)
+    reference = Reference.parse(name)
+    if reference.registry == "docker.io" and "/" not in reference.repository:  # Docker Hub's own, as everywhere
+        reference = replace(reference, repository=f"library/{reference.repository}")
+    return (registries or Registries()).open(reference, platform)
