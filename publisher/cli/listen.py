@@ -88,7 +88,7 @@ def listen(
         with Registries(settings, allowed.plain) as registry:
             yield CountedRegistry(registry, metrics.asked)
 
-    terms = Terms(wait=wait, flat=flat, teller=teller)
+    terms = Terms(wait=wait, stopped=stop.is_set, flat=flat, teller=teller)
     publisher = ImagePublisher(chosen_target(**where, store=store), asked, chosen, terms, metrics.listening(Silent()))
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):
         for path in queue.damaged:

@@ -1,5 +1,6 @@
 """`cvmfs-publisher watch`: passes over a recipe, for ever."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,11 @@ def watch(
 
     def run(read: Recipe) -> tuple[Outcome, ...]:
         """A pass over the recipe as it is now. ContractError and OSError where it has to be given up."""
-        known, terms = StateDirectory.at(state), terms_of(read, wait, notify)
+        known, terms = StateDirectory.at(state), replace(terms_of(read, wait, notify), stopped=loop.stop.is_set)
         with wished_registries(read, registries, known) as asked:
             outcomes = Pass(
                 target_of(read), CountedRegistry(asked, metrics.asked), known, terms, together, patient=True,
-                listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
+                listener=metrics.listening(Silent()), observer=metrics,
             ).run(read)  # fmt: skip
         tell_damaged(known)
         measure(metrics, outcomes)

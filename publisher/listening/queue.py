@@ -71,7 +71,7 @@ class Queue:
     def opened(cls, root: Path, capacity: int = CAPACITY, wait: float = 0) -> Iterator["Queue"]:
         """Unavailable where another process works on it for longer than `wait` seconds."""
         (root / "jobs").mkdir(mode=0o755, parents=True, exist_ok=True)
-        with held(root / "lock", str(root), wait, "queue"):
+        with held(root / "lock", str(root), wait, thing="queue"):
             queue = cls(root, capacity)
             queue._load()
             yield queue

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,22 @@ _STEP = 0.2
 """Seconds between two looks at a lock that is held."""
 
 
+Stopped = Callable[[], bool]
+"""Whether whoever waits is to end."""
+
+
+def never() -> bool:
+    """Nobody ends what waits."""
+    return False
+
+
 @contextmanager
-def held(path: Path, name: str, wait: float = 0, thing: str = "repository") -> Iterator[None]:
+def held(path: Path, name: str, wait: float = 0, stopped: Stopped = never, thing: str = "repository") -> Iterator[None]:
     """Holds the lock file `path`, which is made where it is missing, for the block. Unavailable, about the `thing` of
-    this `name`, where another process has it for longer than `wait` seconds."""
+    this `name`, where another process has it for longer than `wait` seconds, or until `stopped`."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(lock, name, wait, thing)
+        _take(lock, name, wait, stopped, thing)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -27,13 +36,13 @@ def held(path: Path, name: str, wait: float = 0, thing: str = "repository") -> I
         os.close(lock)
 
 
-def _take(lock: int, name: str, wait: float, thing: str) -> None:
+def _take(lock: int, name: str, wait: float, stopped: Stopped, thing: str) -> None:
     until = time.monotonic() + wait
     while True:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= until:
+            if time.monotonic() >= until or stopped():
                 raise _taken(lock, name, wait, thing) from None
         time.sleep(_STEP)
 

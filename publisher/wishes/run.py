@@ -5,7 +5,7 @@ A second pass writes nothing into the repository. An image that is no longer wis
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,8 +52,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Pass:
     """How a pass is made. `together` images share a publication; with `patient`, images that failed are left until
-    they are due; `stopped` is asked between images; what
-    changed is seen to have changed when the pass `started`."""
+    they are due; `terms.stopped` is asked between images, too; what changed is seen to have changed when the pass
+    `started`."""
 
     target: Target
     registry: Registry
@@ -63,12 +63,11 @@ class Pass:
     patient: bool = False
     listener: Listener | None = None
     observer: Observer = UNOBSERVED
-    stopped: Callable[[], bool] = field(default=lambda: False)
     started: float = field(default_factory=time.time)
 
     def run(self, recipe: Recipe) -> tuple[Outcome, ...]:
         """The outcome of each wanted image. Unavailable where another pass uses the state directory."""
-        with self.state.locked(self.terms.wait), self._with_patience():
+        with self.state.locked(self.terms.wait, self.terms.stopped), self._with_patience():
             expansion = expand(recipe.wishes, self.registry)
             wanted = self._remember(recipe, expansion.references, bool(expansion.failures))
             outcomes = {reference: Outcome(str(reference), "stopped") for reference in expansion.references}
@@ -96,7 +95,7 @@ class Pass:
         cannot be published to."""
         outcomes = dict[Reference, Outcome]()
         for place in range(0, len(changed), self.together):
-            if self.stopped():
+            if self.terms.stopped():
                 return outcomes, False
             group = dict(changed[place : place + self.together])
             made = publish_together(self.target, self.registry, group, platforms, self.terms, self.listener)
@@ -104,7 +103,7 @@ class Pass:
             if trouble := next((one for one in made.values() if isinstance(one, NotShown)), None):
                 later = changed[place + self.together :]
                 return outcomes | {one: Outcome(str(one), "stopped", str(trouble.error)) for one, _ in later}, False
-        return outcomes, not self.stopped()
+        return outcomes, not self.terms.stopped()
 
     def _walk_unfinished(self) -> Iterator[Outcome]:
         """Makes what the repository is to hold besides images and does not, where no image's publication made it; an
@@ -144,7 +143,7 @@ class Pass:
 
     def _look(self, reference: Reference, platforms: Sequence[Platform], wanted: Wanted) -> Outcome | Digest:
         """An outcome where nothing is to be done, else what is to be published."""
-        if self.stopped():
+        if self.terms.stopped():
             return Outcome(str(reference), "stopped")
         known = self.state.find(reference)
         if self.patient and known and known.reason and known.retry_at > time.time():

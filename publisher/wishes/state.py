@@ -15,7 +15,7 @@ import msgspec
 from cvmfsrepo.oci import Reference
 from publisher.durable import write_durably
 from publisher.registry.pages import Page
-from publisher.transactions.lock import held
+from publisher.transactions.lock import Stopped, held, never
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
 DAY = 86400.0
@@ -101,9 +101,9 @@ class StateDirectory:
         return cls(root, [])
 
     @contextmanager
-    def locked(self, wait: float = 0) -> Iterator[None]:
-        """One pass at a time. Unavailable where another has it for longer than `wait` seconds."""
-        with held(self.root / "lock", str(self.root), wait, "state"):
+    def locked(self, wait: float = 0, stopped: Stopped = never) -> Iterator[None]:
+        """One pass at a time. Unavailable where another has it for longer than `wait` seconds, or until `stopped`."""
+        with held(self.root / "lock", str(self.root), wait, stopped, "state"):
             yield
 
     def find(self, reference: Reference) -> ImageState | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cvmfsrepo.layout import Layout
 from publisher.transactions.contract import Fill, Finish, Transaction
 from publisher.transactions.directory import DirectoryTarget, DirectoryTransaction
+from publisher.transactions.lock import Stopped, never
 
 
 @dataclass
@@ -22,8 +23,8 @@ class CopyingTarget:
     finish: Finish | None = None
 
     @contextmanager
-    def begin(self, wait: float = 0) -> Iterator[Transaction]:
-        with DirectoryTarget(self.layout, durable=False).begin(wait) as inner:
+    def begin(self, wait: float = 0, stopped: Stopped = never) -> Iterator[Transaction]:
+        with DirectoryTarget(self.layout, durable=False).begin(wait, stopped) as inner:
             assert isinstance(inner, DirectoryTransaction)
             yield _Copying(inner, self)
 
