@@ -17,7 +17,7 @@ from cvmfsrepo.repository import Repository
 from podmanstore.build import Built, Request, build, build_and_prune
 from podmanstore.gather import Terms
 from podmanstore.places import Place
-from podmanstore.records import LAYERS_JSON, OURS
+from podmanstore.records import IMAGES_JSON, LAYERS_JSON, OURS
 from podmanstore.state import STATE, find_state
 from podmanstore.values import Mount
 from publisher.telling.events import Action, Event
@@ -46,7 +46,9 @@ class RepositoryStore:
     teller: Teller = NOBODY
 
     def is_due(self, layout: Layout) -> bool:
-        return bool(self.asked) and not _is_ours(layout.podman_store)
+        """Also where a run was killed while it made the first one, whose index of images comes last."""
+        store = layout.podman_store
+        return bool(self.asked) and not (_is_ours(store) and (store / IMAGES_JSON).exists())
 
     def make(self, layout: Layout, is_changing: bool) -> bool:
         """FailedPrecondition where it is asked for and the repository has somebody else's."""

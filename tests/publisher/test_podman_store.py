@@ -107,6 +107,17 @@ def test_a_store_for_what_is_published_already(place: Place) -> None:
     assert names(place.store) == {"registry.example/base:1"}
 
 
+def test_a_first_store_that_was_not_finished(tmp_path: Path) -> None:
+    """As by a run that was killed between its two indices: it is made up though nothing else is to be changed."""
+    root = make_repository(tmp_path / "repository")
+    place = Place(tmp_path, root, ("--repository", str(root)))
+    arguments = [*place.image("base:1", BASE), "--podman-store"]
+    place.run(*arguments)
+    (place.store / "overlay-images/images.json").unlink()
+    place.run(*arguments)
+    assert names(place.store) == {"registry.example/base:1"}
+
+
 def test_it_is_what_the_podmanstore_command_builds(tmp_path: Path) -> None:
     """To the byte: the node's command finds nothing to change."""
     root = make_repository(tmp_path / "repository")
