@@ -14,7 +14,7 @@ class ContractError(Exception):
 
     def __init__(self, thing: str, value: object, problem: str, remedy: str = "") -> None:
         self.thing, self.value, self.problem, self.remedy = thing, value, problem, remedy
-        super().__init__(f"{thing} {_quoted(value)}: {_cut(problem)}" + (f"; {remedy}" if remedy else ""))
+        super().__init__(f"{thing} {_quoted(value)}: {_in_one_line(_cut(problem))}" + (f"; {remedy}" if remedy else ""))
 
 
 class InvalidArgument(ContractError):
@@ -60,6 +60,11 @@ class Internal(ContractError):
 def _quoted(value: object) -> str:
     """The value's repr, cut so that hostile input cannot flood a log or a gRPC status."""
     return _cut(repr(value))
+
+
+def _in_one_line(text: str) -> str:
+    """Without control characters: a problem may quote what a server said, to a terminal or a log."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _cut(text: str) -> str:

@@ -93,17 +93,7 @@ def _build(request: Request, started: float, progress: Progress) -> Built:
             state = msgspec.structs.replace(state, revisions=gathered.revisions, images=dict(gathered.read))
             keep_state(request.state, state)
             return _as_before(request.store, state, started)
-        planned, changes = _write(request, gathered, progress)
-    return Built(
-        store=request.store,
-        changes=changes,
-        images=len(planned.images),
-        layers=len(planned.layers),
-        left_out=_left_out(gathered, planned),
-        revisions=gathered.revisions,
-        is_new=is_new,
-        seconds=time.monotonic() - started,
-    )
+        return _write(request, gathered, is_new, started, progress)
 
 
 @contextlib.contextmanager
@@ -119,17 +109,18 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent) -> Pruned:
+def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent) -> tuple[Built, Pruned]:
     """Builds, and takes the layers out of the store that no image of the repositories needs; `dry_run` only says which.
     FailedPrecondition where a layer could not be read: its image would lose the others."""
+    started, is_new = time.monotonic(), not (request.store / LAYERS_JSON).exists()
     with building(request.store):
         gathered = _gather(request, _last_state(request), progress)
-        _write(request, gathered, progress)
+        built = _write(request, gathered, is_new, started, progress)
         if not gathered.complete:
             problem = "cannot be pruned while the repositories have layers that cannot be read"
             raise FailedPrecondition("store", str(request.store), problem, "look at what `build` leaves out")
         wanted = {record.id for record in plan(gathered.images).layers}
-        return prune(request.store, wanted, dry_run)
+        return built, prune(request.store, wanted, dry_run)
 
 
 def _last_state(request: Request) -> State | None:
@@ -143,7 +134,7 @@ def _gather(request: Request, state: State | None, progress: Progress) -> Gather
     return gather(request.places, known, request.terms, Cache(request.store / CONFIGS), request.fetch, progress)
 
 
-def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Plan, Changes]:
+def _write(request: Request, gathered: Gathered, is_new: bool, started: float, progress: Progress) -> Built:
     """Plans the store and makes it so; it is ours meanwhile."""
     store = request.store
     listed = read_layers(store)
@@ -163,7 +154,16 @@ def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Pl
         ),
     )
     progress("store written", 1, 1)
-    return planned, changes
+    return Built(
+        store=store,
+        changes=changes,
+        images=len(planned.images),
+        layers=len(planned.layers),
+        left_out=_left_out(gathered, planned),
+        revisions=gathered.revisions,
+        is_new=is_new,
+        seconds=time.monotonic() - started,
+    )
 
 
 def _unchanged(request: Request, state: State, revisions: tuple[int | None, ...], started: float) -> Built | None:

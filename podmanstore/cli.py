@@ -208,7 +208,7 @@ def prune_command(yes: bool, **given: Any) -> None:
     """
     request = _request(**given)
     with _progress() as progress:
-        pruned = build_and_prune(request, dry_run=not yes, progress=progress)
+        _, pruned = build_and_prune(request, dry_run=not yes, progress=progress)
     click.echo(f"{request.store}: {'removed' if yes else 'to be removed with --yes'}: {pruned}")
 
 

@@ -1,5 +1,6 @@
 """A source text -> the image that it names: of an OCI layout on disk, or of a registry."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cvmfsrepo.errors import InvalidArgument
@@ -26,4 +27,7 @@ def open_source(text: str, platform: Platform, registries: "Registries | None" =
 def _open_registry(name: str, platform: Platform, registries: "Registries | None") -> Source:
     from publisher.registry.registries import Registries  # only who asks a registry pays for the client's import
 
-    return (registries or Registries()).open(Reference.parse(name), platform)
+    reference = Reference.parse(name)
+    if reference.registry == "docker.io" and "/" not in reference.repository:  # Docker Hub's own, as everywhere
+        reference = replace(reference, repository=f"library/{reference.repository}")
+    return (registries or Registries()).open(reference, platform)

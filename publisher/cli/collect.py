@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from publisher.cli.podman import RepositoryStore, say
-from publisher.cli.shared import chosen_target, metrics_file_option, must_be_root, repository_option
+from publisher.cli.shared import check_places, chosen_target, metrics_file_option, must_be_root, repository_option
 from publisher.cli.tables import size, table_of
 from publisher.collecting.collect import Report, Terms, rehearse
 from publisher.collecting.collect import collect as run
@@ -62,6 +62,7 @@ def collect(
     with nothing removed.
     """
     must_be_root()
+    check_places(metrics_file)
     target = chosen_target(**where, store=RepositoryStore(say, prune=despite_store))
 
     def leased() -> Leases:
@@ -76,7 +77,7 @@ def collect(
         with_store=not despite_store,
         rules=(*map(Rule.parse, expiry), *expiring.rules),
         pushed=expiring.pushed,
-        wished=parse_wished(wished.read_text()) if wished else (),
+        wished=parse_wished(wished.read_text("utf-8", "replace")) if wished else (),
         leases=leased if leases else None,
     )
     metrics = Metrics()

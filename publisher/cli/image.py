@@ -13,6 +13,7 @@ from cvmfsrepo.tree import Notation
 from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     Failure,
+    check_places,
     chosen_target,
     chosen_teller,
     metrics_file_option,
@@ -74,6 +75,7 @@ def image(
     verified. The same command again finishes what was interrupted.
     """
     must_be_root()
+    check_places(metrics_file)
     if as_ingested and where["cvmfs"]:
         raise click.UsageError("--as-ingested is for directories of tests: a CVMFS repository has its own losses")
     form = Form(Notation(whiteouts), as_ingested, _owner(ingest_owner), record=not no_record)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cvmfsrepo.oci import Reference
+from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.web import parse_address, served_pages
 from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
@@ -25,7 +25,7 @@ from publisher.cli.shared import (
 )
 from publisher.listening.queue import DEFAULT, Queue
 from publisher.listening.receiving import Receiver, check_door, read_secret
-from publisher.listening.webhooks import Allowed
+from publisher.listening.webhooks import Allowed, is_registry
 from publisher.listening.worker import ImagePublisher, Worker
 from publisher.metrics import Metrics
 from publisher.progress import Silent
@@ -73,10 +73,12 @@ def listen(
     must_be_root()
     allowed, stop = Allowed.parse(patterns), threading.Event()
     secret = read_secret(secret_file) if secret_file else None
-    if registry:
-        Reference.parse(f"{registry}/name:tag")
-    host, _ = parse_address(address, "address")
-    check_door(address, is_loopback(host), secret, no_secret)
+    if registry and not is_registry(registry):
+        raise InvalidArgument(
+            "registry", registry, "is no HOST[:PORT] with a dot or a port", "give it as in references"
+        )
+    parse_address(address, "address")
+    check_door(address, is_loopback(address), secret, no_secret)
     metrics, teller, chosen = Metrics(), chosen_teller(notify), [parse_platform(text) for text in platforms]
     store = RepositoryStore(say, podman_store, chosen[0], podman_links_to, teller=teller)
     settings = load_settings(registries)
@@ -86,7 +88,7 @@ def listen(
         with Registries(settings, allowed.plain) as registry:
             yield CountedRegistry(registry, metrics.asked)
 
-    terms = Terms(wait=wait, flat=flat, teller=teller)
+    terms = Terms(wait=wait, stopped=stop.is_set, flat=flat, teller=teller)
     publisher = ImagePublisher(chosen_target(**where, store=store), asked, chosen, terms, metrics.listening(Silent()))
     with Queue.opened(queue_root) as queue, _signalled(stop, queue.wake):
         for path in queue.damaged:

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 import click
 
+from cvmfsrepo.errors import FailedPrecondition
 from cvmfsrepo.layout import CATALOG_MARKER, Layout
 from cvmfsrepo.oci import Platform
 from cvmfsrepo.repository import Repository
 from podmanstore.build import Built, Request, build, build_and_prune
 from podmanstore.gather import Terms
 from podmanstore.places import Place
-from podmanstore.records import LAYERS_JSON, OURS
+from podmanstore.records import IMAGES_JSON, LAYERS_JSON, OURS
 from podmanstore.state import STATE, find_state
 from podmanstore.values import Mount
 from publisher.telling.events import Action, Event
@@ -45,7 +46,9 @@ class RepositoryStore:
     teller: Teller = NOBODY
 
     def is_due(self, layout: Layout) -> bool:
-        return bool(self.asked) and not _is_ours(layout.podman_store)
+        """Also where a run was killed while it made the first one, whose index of images comes last."""
+        store = layout.podman_store
+        return bool(self.asked) and not (_is_ours(store) and (store / IMAGES_JSON).exists())
 
     def make(self, layout: Layout, is_changing: bool) -> bool:
         """FailedPrecondition where it is asked for and the repository has somebody else's."""
@@ -53,7 +56,7 @@ class RepositoryStore:
             return False
         started = time.monotonic()
         self.teller.tell(start := Event(action=Action.START_PODMAN))
-        built = self._built(layout, is_changing)
+        built, pruned = self._built(layout, is_changing)
         if is_changing:
             (layout.podman_store / CATALOG_MARKER).touch()
         elapsed = time.monotonic() - started
@@ -62,18 +65,20 @@ class RepositoryStore:
             self.say(f"podman store: left out: {out.name}: {out.reason}")
         if built.changes:
             self.say(f"podman store: {built.changes}")
-        return bool(built.changes)
+        return bool(built.changes or pruned)
 
-    def _built(self, layout: Layout, is_changing: bool) -> Built:
+    def _built(self, layout: Layout, is_changing: bool) -> tuple[Built, bool]:
+        """What was built, and whether anything was taken out."""
         layout = Layout(layout.root.absolute())
         memory = self.memory / "podman-store.state" if self.memory else None
-        links_to, platform = _as_before(memory or layout.podman_store / STATE) or (layout.root, self.platform)
+        before = _as_before(memory or layout.podman_store / STATE, layout.podman_store)
+        links_to, platform = before or (layout.root, self.platform)
         place = Place(Repository(layout.root.name, layout), self.links_to or links_to, is_changing=is_changing)
         request = Request((place,), layout.podman_store, Terms(Mount.BOTH, platform), memory=memory)
-        built = build(request)
-        if self.prune:
-            build_and_prune(request, dry_run=False)
-        return built
+        if not self.prune:
+            return build(request), False
+        built, pruned = build_and_prune(request, dry_run=False)
+        return built, bool(pruned.layers or pruned.directories)
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -107,10 +112,14 @@ def _is_ours(store: Path) -> bool:
         return False
 
 
-def _as_before(memory: Path) -> tuple[Path, Platform] | None:
-    """Where the links of the last build lead and what it is for: users' own images stand on both."""
+def _as_before(memory: Path, store: Path) -> tuple[Path, Platform] | None:
+    """Where the links of the last build lead and what it is for: users' own images stand on both. FailedPrecondition
+    where it was of several repositories, as `cvmfs-podmanstore build` may have been."""
     if (state := find_state(memory)) is None:
         return None
     request = json.loads(state.request)
+    if len(request["repositories"]) != 1:
+        remedy = "move it away, or give --no-podman-store"
+        raise FailedPrecondition("store", str(store), "was built of several repositories", remedy)
     ((_, links_to),) = request["repositories"]
     return Path(links_to), Platform(*request["platform"])

@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from cvmfsrepo.errors import ContractError
+from cvmfsrepo.errors import ContractError, FailedPrecondition
 from cvmfsrepo.layout import Layout
 from cvmfsrepo.web import served_pages
 from publisher.cli.podman import RepositoryStore, say
@@ -45,13 +45,21 @@ notify_option = click.option(
     "--notify", metavar="FILE|URL", help="Tell what happens as JSON lines, in DUCC's words, to a file or an address."
 )
 
-
 metrics_file_option = click.option(
     "--metrics-file", type=_PATH, metavar="FILE", help="Write metrics for node_exporter's textfile collector."
 )
 metrics_address_option = click.option(
     "--metrics-address", default="", metavar="HOST:PORT", help="Serve /metrics and /healthz there."
 )
+
+
+def check_places(*files: Path | None) -> None:
+    """FailedPrecondition, before anything is done, where a file could not be written at the end."""
+    for file in files:
+        if file and file.is_dir():
+            raise FailedPrecondition("file", str(file), "is a directory", "name a file in it")
+        if file and not file.parent.is_dir():
+            raise FailedPrecondition("file", str(file), "is in no directory", "make that first")
 
 
 def served_metrics(address: str, metrics: Metrics) -> AbstractContextManager[object]:

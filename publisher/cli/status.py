@@ -33,10 +33,10 @@ def status(state: Path, queue: Path | None, as_json: bool, **where: Any) -> None
     """
     lines, is_known = list[Line](), True
     if not queue or where["repository"] or where["cvmfs"]:
-        known = StateDirectory.at(state)
+        known = StateDirectory(state, [], only_read=True)
         lines += walk_status(known, chosen_target(**where).layout, time.time())
         for path in known.damaged:
-            click.echo(f"{path}: was damaged and is put aside", err=True)
+            click.echo(f"{path}: is damaged, and the next pass puts it aside", err=True)
         is_known = known.wanted() is not None
     if queue:
         lines += walk_queue(read_jobs(queue))

@@ -1,12 +1,15 @@
 """`cvmfs-publisher watch`: passes over a recipe, for ever."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cvmfsrepo.errors import InvalidArgument
 from publisher.cli.podman import store_options
 from publisher.cli.shared import (
+    check_places,
     chosen_target,
     metrics_address_option,
     must_be_root,
@@ -20,6 +23,7 @@ from publisher.cli.wishlist import (
     measure,
     read_recipe,
     store_of,
+    tell_damaged,
     terms_of,
     wished_option,
     wished_registries,
@@ -28,6 +32,7 @@ from publisher.cli.wishlist import (
 from publisher.metrics import Metrics
 from publisher.progress import Silent
 from publisher.registry.settings import load_settings
+from publisher.transactions.contract import Target
 from publisher.wishes.counted import CountedRegistry
 from publisher.wishes.recipe import Recipe, parse_recipe
 from publisher.wishes.run import Outcome, Pass
@@ -57,24 +62,38 @@ def watch(
     SIGHUP starts a pass at once; SIGTERM ends after the publication that is being made.
     """
     must_be_root()
+    check_places(wished)
     load_settings(registries)  # a mistake in it ends the command now; one that is made later, a pass
-    first = read_recipe(recipe)
-    store = store_of(first, podman_store, podman_links_to, notify)
-    target = chosen_target(**where, otherwise=first.cvmfs_repo or None, store=store)
     metrics = Metrics()
 
+    def target_of(read: Recipe) -> Target:
+        store = store_of(read, podman_store, podman_links_to, notify)
+        return chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
+
+    def read_again() -> Recipe:
+        """ContractError for one of which no pass can be made."""
+        read = parse_recipe(recipe.read_bytes(), str(recipe))
+        try:
+            target_of(read)
+        except click.UsageError as error:
+            raise InvalidArgument("recipe", str(recipe), "names no cvmfs_repo", error.message) from None
+        return read
+
     def run(read: Recipe) -> tuple[Outcome, ...]:
-        known, terms = StateDirectory.at(state), terms_of(read, wait, notify)
+        """A pass over the recipe as it is now. ContractError and OSError where it has to be given up."""
+        known, terms = StateDirectory.at(state), replace(terms_of(read, wait, notify), stopped=loop.stop.is_set)
         with wished_registries(read, registries, known) as asked:
             outcomes = Pass(
-                target, CountedRegistry(asked, metrics.asked), known, terms, together, patient=True,
-                listener=metrics.listening(Silent()), observer=metrics, stopped=loop.stop.is_set,
+                target_of(read), CountedRegistry(asked, metrics.asked), known, terms, together, patient=True,
+                listener=metrics.listening(Silent()), observer=metrics,
             ).run(read)  # fmt: skip
+        tell_damaged(known)
         measure(metrics, outcomes)
         write_wished(known, wished)
         return outcomes
 
-    loop = Watch(lambda: parse_recipe(recipe.read_bytes(), str(recipe)), run, click.echo, interval)
+    target_of(read_recipe(recipe))
+    loop = Watch(read_again, run, click.echo, interval, metrics)
     with loop.signalled(), served_metrics(metrics_address, metrics) as place:
         if place:
             click.echo(f"metrics on http://{place}/metrics")

@@ -10,6 +10,7 @@ from rich.console import Console
 from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     Failure,
+    check_places,
     chosen_target,
     chosen_teller,
     metrics_file_option,
@@ -63,6 +64,7 @@ def wishlist(
         click.echo(f"{recipe}: {len(read.wishes)} wishes, nothing wrong")
         return
     must_be_root()
+    check_places(wished, metrics_file)
     store = store_of(read, podman_store, podman_links_to, notify)
     target = chosen_target(**where, otherwise=read.cvmfs_repo or None, store=store)
     known, metrics = StateDirectory.at(state), Metrics()
@@ -73,8 +75,7 @@ def wishlist(
             listener=metrics.listening(listener), observer=metrics,
         ).run(read)  # fmt: skip
         measure(metrics, outcomes)
-    for path in known.damaged:
-        click.echo(f"{path}: was damaged and is put aside", err=True)
+    tell_damaged(known)
     write_wished(known, wished)
     click.echo(_document(outcomes) if as_json else _text(outcomes))
     if not all(outcome.is_complete for outcome in outcomes):
@@ -115,6 +116,12 @@ def write_wished(state: StateDirectory, file: Path | None) -> None:
     """What `collect --wished` may be told, whole and by rename."""
     if file and (wanted := state.wanted()):
         write_durably(file, "".join(f"{name}\n" for name in wanted.lasting).encode())
+
+
+def tell_damaged(state: StateDirectory) -> None:
+    """What a pass could not read of its state."""
+    for path in state.damaged:
+        click.echo(f"{path}: was damaged and is put aside", err=True)
 
 
 def measure(metrics: Metrics, outcomes: tuple[Outcome, ...]) -> None:

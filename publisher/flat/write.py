@@ -85,6 +85,8 @@ class _Writer:
         self._opened: dict[Digest, Inside] = {}
 
     def make(self, change: Change) -> None:
+        """One change; of a directory all but its time, which `date` sets when nothing in it changes any more. DataLoss
+        where the layer is not what its record says, ResourceExhausted where space runs out, OSError of the tree."""
         if isinstance(change, Make):
             if change.same_as is None or not self._link_inside(change.same_as, change.path):
                 self._create(change.placed, *self._place(change.path))

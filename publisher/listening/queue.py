@@ -71,7 +71,7 @@ class Queue:
     def opened(cls, root: Path, capacity: int = CAPACITY, wait: float = 0) -> Iterator["Queue"]:
         """Unavailable where another process works on it for longer than `wait` seconds."""
         (root / "jobs").mkdir(mode=0o755, parents=True, exist_ok=True)
-        with held(root / "lock", str(root), wait):
+        with held(root / "lock", str(root), wait, thing="queue"):
             queue = cls(root, capacity)
             queue._load()
             yield queue
@@ -146,6 +146,12 @@ class Queue:
             until = max(0.0, min(times) - time.time()) if times else longest
             if until > 0:
                 self._changed.wait(min(longest, until))
+
+    def pause(self, longest: float) -> None:
+        """Until something is kept, at most so many seconds, whatever is due; not after `wake`."""
+        with self._changed:
+            if not self._woken:
+                self._changed.wait(longest)
 
     def wake(self) -> None:
         with self._changed:

@@ -70,7 +70,7 @@ class Receiver:
         if self.secret is None:
             return True
         given = header.removeprefix(_BEARER) if not self.secret.startswith(_BEARER) else header
-        return hmac.compare_digest(given.encode(errors="replace"), self.secret.encode())
+        return hmac.compare_digest(given.encode("latin-1", "replace"), self.secret.encode())  # the bytes of a header
 
     def _keep(self, notice: Notice) -> tuple[HTTPStatus, dict[str, object]]:
         try:

@@ -152,7 +152,7 @@ def _of_harbor(body: _Body, data: _Data, allowed: Allowed, now: float, registry:
         name = resource.resource_url
         if registry:
             name = f"{registry}/{data.repository.repo_full_name}:{resource.tag}"
-        found.append(_allowed(Reference.parse(name), allowed, at))
+        found.append(_allowed(name, allowed, at))
     notice = _notice(found)
     if not notice.pushes and any(passed.reason == _FORBIDDEN for passed in notice.passed):
         raise PermissionDenied("image", notice.passed[0].name, _FORBIDDEN, "allow it with --allow")
@@ -177,13 +177,25 @@ def _of_envelope(events: Sequence[msgspec.Raw], allowed: Allowed, now: float, re
             yield Passed(name, "has no tag")
             continue
         try:
-            yield _allowed(Reference.parse(f"{name}:{target.tag}"), allowed, _time_of(event.timestamp, now))
+            yield _allowed(f"{name}:{target.tag}", allowed, _time_of(event.timestamp, now))
         except ContractError as error:
             yield Passed(name, str(error))
 
 
-def _allowed(reference: Reference, allowed: Allowed, at: float) -> Push | Passed:
+def _allowed(name: str, allowed: Allowed, at: float) -> Push | Passed:
+    """InvalidArgument for what is no reference with its registry."""
+    reference = Reference.parse(name)
+    if not name.startswith(f"{reference.registry}/"):  # it would be taken for an image of Docker Hub
+        raise InvalidArgument("image", name, "has a registry without dot or port", "give --registry HOST:PORT")
     return Push(reference, at) if allowed.wants(reference) else Passed(str(reference), _FORBIDDEN)
+
+
+def is_registry(name: str) -> bool:
+    """Whether a name is taken for a registry's where it stands before an image."""
+    try:
+        return Reference.parse(f"{name}/image:tag").registry == name
+    except InvalidArgument:
+        return False
 
 
 def _notice(found: Sequence[Push | Passed]) -> Notice:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from cvmfsrepo.digest import Digest
-from cvmfsrepo.errors import ContractError, InvalidArgument
+from cvmfsrepo.errors import ContractError, InvalidArgument, Unavailable
 from cvmfsrepo.oci import Platform, Reference
 from publisher.listening.queue import Job, Queue
 from publisher.listening.webhooks import Allowed
@@ -19,6 +19,8 @@ from publisher.wishes.ordering import Made, NotShown, publish_together
 
 _LOOK = 600.0
 """Seconds between two looks at a queue in which nothing happens."""
+_AGAIN = 30.0
+"""The same where it cannot be written."""
 
 
 Published = tuple[Report, ...] | ContractError | NotShown
@@ -28,24 +30,28 @@ Published = tuple[Report, ...] | ContractError | NotShown
 @dataclass(frozen=True, slots=True)
 class ImagePublisher:
     """How images are published: as their tags stand in the registry now, for these platforms, in one publication. Each
-    asks its `registries` anew, with the logins of that time."""
+    asks its `registries` anew, with the logins of that time; one that asked to be left alone is left alone by all."""
 
     target: Target
     registries: Callable[[], AbstractContextManager[Registry]]
     platforms: Sequence[Platform]
     terms: Terms = PLAINLY
     listener: Listener | None = None
+    _left_alone: dict[str, float] = field(default_factory=dict)
 
     def publish(self, references: Iterable[Reference]) -> dict[Reference, Published]:
         """What became of each. An image whose flat tree alone could not be made is shown, and is an error."""
         found, group = dict[Reference, Published](), dict[Reference, Digest]()
         with self.registries() as registry:
+            registry.leave_alone(self._left_alone)
             for reference in references:
                 try:
                     group[reference] = registry.find_digest(reference)
                 except ContractError as error:
                     found[reference] = error
             made = publish_together(self.target, registry, group, self.platforms, self.terms, self.listener)
+            self._left_alone.clear()
+            self._left_alone.update(registry.left_alone())
         return found | {reference: _judged(one) for reference, one in made.items()}
 
 
@@ -70,10 +76,18 @@ class Worker:
     together: int = 1
 
     def for_ever(self) -> None:
-        """Until `stop`, which ends it between two publications."""
+        """Until `stop`, which ends it between two publications. A queue that cannot be written is told and tried again:
+        what is posted meanwhile is refused with the reason."""
         while not self.stop.is_set():
-            if not self.work_off():
-                self.queue.wait(_LOOK)
+            try:
+                if not self.work_off():
+                    self.queue.wait(_LOOK)
+            except OSError as error:  # those of registries and of the repository are told in our words
+                problem = f"cannot be written: {error.strerror or error}"
+                failure = Unavailable("queue", str(self.queue.root), problem, "look at the disk")
+                self.observer.failed(failure)
+                self.tell(str(failure))
+                self.queue.pause(_AGAIN)
 
     def work_off(self) -> int:
         """What is due now, or until `stop`; how many images were tried."""

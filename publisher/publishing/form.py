@@ -8,6 +8,7 @@ from cvmfsrepo.oci import Reference
 from cvmfsrepo.tree import Notation
 from publisher.source import Source
 from publisher.telling.teller import NOBODY, Teller
+from publisher.transactions.lock import Stopped, never
 from publisher.unpacking import asingested
 
 
@@ -37,14 +38,16 @@ OURS = Form()
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What is asked of a publication. `reserve` bytes of the file system stay free (None: a twentieth, at most 1 GiB);
-    `workers` layers are unpacked at a time; `wait` seconds for another publisher to end. With `flat` images get their
-    trees for Apptainer, in which `linked` says whether files are hard links to those of layers. With `take_over` layers
-    that another publisher left are read once more, and get their records. `teller` is told of each layer and image."""
+    `workers` layers are unpacked at a time; another publisher is given `wait` seconds to end, or until `stopped`. With
+    `flat` images get their trees for Apptainer, in which `linked` says whether files are hard links to those of layers.
+    With `take_over` layers that another publisher left are read once more, and get their records. `teller` is told of
+    each layer and image."""
 
     form: Form = OURS
     reserve: int | None = None
     workers: int = 2
     wait: float = 0
+    stopped: Stopped = never
     flat: bool = False
     linked: bool = False
     take_over: bool = False

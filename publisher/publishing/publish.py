@@ -34,7 +34,7 @@ def publish_images(
     """Publishes images in one publication; the outcome of each, in the order of the orders. An image that is refused
     keeps no other from being published. Errors of the repository itself are raised, and then nothing was published."""
     started, listener, outcomes = time.monotonic(), listener or Silent(), dict[int, Report | Refused]()
-    with target.begin(terms.wait) as transaction:
+    with target.begin(terms.wait, terms.stopped) as transaction:
         images, space = dict[int, WantedImage](), FreeSpace(transaction.staging, terms.reserve)
         for number, order in enumerate(orders):
             try:

@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(_AuthFile).decode
 
 
 def find_login(registry: str, repository: str, environment: Mapping[str, str], home: Path) -> Login | None:
-    """The login for a repository, or None. DataLoss where a file that comes before does not parse: to go on without it
+    """The login for a repository, or None. DataLoss where a file that comes before cannot be read: to go on without it
     would only look like a wrong password."""
     if login := _of_ducc(registry, environment):
         return login
@@ -76,6 +76,9 @@ def _in_file(path: Path, registry: str, repository: str) -> Login | None:
             known = _decode(file.read(_LIMIT))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise DataLoss("credentials", str(path), problem, "mend it, or remove it") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataLoss("credentials", str(path), f"does not parse: {error}", "log in again, or remove it") from None
     for key in _keys(registry, repository):

@@ -17,6 +17,7 @@ from publisher.registry.wire import (
     Wire,
     finish,
     is_dropped,
+    is_from,
     is_loopback,
     is_unreachable,
     read_whole,
@@ -93,8 +94,9 @@ class Host:
 
     def ask(self, errand: Errand, query: Query, headers: Mapping[str, str]) -> Response:
         """The answer, its body not read: after as many tries as patience allows, and with a login or a token where one
-        is wanted and there is one. Throttled where the registry wants to be left alone, Unavailable where it is not to
-        be reached, PermissionDenied where its token server gives nothing out."""
+        is wanted and there is one; a host that a redirect leads to is given neither, whatever it asks for. Throttled
+        where the registry wants to be left alone, Unavailable where it is not to be reached, PermissionDenied where its
+        token server gives nothing out."""
         url = f"{self._base}/v2/{query.path}"
 
         def fetch(challenge: Challenge, scope: str, login: Login | None) -> Token:
@@ -102,7 +104,7 @@ class Host:
 
         shown = self._authority.foresee(query.repository, query.scope, fetch)
         response = self._patiently(errand, lambda: self._wire.ask(query.method, url, headers, shown))
-        if response.status_code != 401:
+        if response.status_code != 401 or not is_from(response, url):
             return response
         finish(response)
         asked = response.headers.get("WWW-Authenticate", "")

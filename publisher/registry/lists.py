@@ -14,6 +14,8 @@ PAGE = "?n=1000"
 """Names that are asked for at a time."""
 _PAGE_LIMIT = 16 << 20
 _PAGES_LIMIT = 1000
+_NAME_LIMIT = 256
+"""Characters: all names of a list are kept in memory, and no tag or repository has more."""
 NAMES_LIMIT = 100_000
 """Of one list."""
 _NAME_THEM = "wish for its images by their names, in place of a pattern"
@@ -72,6 +74,6 @@ def _names(content: bytes, key: str) -> tuple[str, ...] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     names = [] if names is None else names  # as some registries say of an empty list
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= _NAME_LIMIT for name in names):
         return None
     return tuple(names)

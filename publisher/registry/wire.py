@@ -10,7 +10,6 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
-from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -132,6 +131,11 @@ def is_unreachable(error: OSError) -> bool:
     return isinstance(error, requests.ConnectionError)
 
 
+def is_from(response: Response, url: str) -> bool:
+    """Whether what was asked gave the answer, and not a host that it led to."""
+    return _same_origin(url, response.url)
+
+
 def is_loopback(registry: str) -> bool:
     """Whether a registry is this machine's own: such speak plain HTTP, as for other clients."""
     host = registry.rpartition(":")[0] if registry.rpartition(":")[2].isdigit() else registry
@@ -193,9 +197,9 @@ class _SystemTrust(HTTPAdapter):
         conn.cert_reqs = "CERT_REQUIRED"
 
 
-@cache
 def _trusting(ca: str) -> ssl.SSLContext:
-    """The list of requests only where the system has none."""
+    """Read anew for each, for certificates are renewed while `watch` runs. The list of requests only where the system
+    has none."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if not any(path and os.path.exists(path) for path in (paths.cafile, paths.capath)):

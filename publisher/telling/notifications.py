@@ -61,7 +61,8 @@ class NotificationFile:
 
     def _append(self, line: bytes) -> None:
         line = b"\n" + line if self._torn else line
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe may have no reader
+        descriptor = os.open(self.path, flags, 0o644)
         try:
             written = os.write(descriptor, line)
         finally:

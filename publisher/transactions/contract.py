@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cvmfsrepo.layout import Layout
+from publisher.transactions.lock import Stopped, never
 
 Fill = Callable[[Path, bool], None]
 """Completes the tree of a directory; True where it began as a copy of the base, False where it is empty."""
@@ -95,7 +96,11 @@ class Target(Protocol):
     @property
     def layout(self) -> Layout: ...
 
-    def begin(self, wait: float = 0) -> AbstractContextManager[Transaction]:
+    @property
+    def finish(self) -> Finish | None:
+        """What each publication makes last."""
+
+    def begin(self, wait: float = 0, stopped: Stopped = never) -> AbstractContextManager[Transaction]:
         """A transaction with an empty staging area, which holds the repository's publisher lock. Unavailable where
-        another publisher holds it for longer than `wait` seconds, with who it is. What a block does not `show` is
-        thrown away; its errors always propagate."""
+        another publisher holds it for longer than `wait` seconds, or until `stopped`, with who it is. What a block does
+        not `show` is thrown away; its errors always propagate."""

@@ -18,7 +18,7 @@ from cvmfsrepo.errors import ContractError, FailedPrecondition, InvalidArgument,
 from cvmfsrepo.layout import Layout
 from publisher.transactions.contract import Finish, Transaction
 from publisher.transactions.directory import refusal
-from publisher.transactions.lock import held
+from publisher.transactions.lock import Stopped, held, never
 from publisher.transactions.union import CvmfsTransaction, Template, Warn
 
 SETTINGS = Path("/etc/cvmfs/repositories.d")
@@ -136,11 +136,11 @@ class CvmfsTarget:
         return cls(Layout(root), scratch.absolute() / fqrn, CvmfsServer(fqrn, command), settings / fqrn, warn, finish)
 
     @contextmanager
-    def begin(self, wait: float = 0) -> Iterator[Transaction]:
+    def begin(self, wait: float = 0, stopped: Stopped = never) -> Iterator[Transaction]:
         """FailedPrecondition where the machine does not publish this repository."""
         try:
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with held(self.state / "lock", str(self.layout.root), wait):
+            with held(self.state / "lock", str(self.layout.root), wait, stopped):
                 self._look()
                 transaction = CvmfsTransaction(self.layout, self.state, self.server, wait, self.warn, self.finish)
                 transaction.recover()

@@ -16,7 +16,7 @@ from cvmfsrepo.errors import ContractError, FailedPrecondition, PermissionDenied
 from cvmfsrepo.layout import Layout
 from publisher.transactions.collected import Collected, make_directories
 from publisher.transactions.contract import Finish, Transaction
-from publisher.transactions.lock import held
+from publisher.transactions.lock import Stopped, held, never
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -35,11 +35,11 @@ class DirectoryTarget:
         return cls(Layout(root), durable)
 
     @contextmanager
-    def begin(self, wait: float = 0) -> Iterator[Transaction]:
+    def begin(self, wait: float = 0, stopped: Stopped = never) -> Iterator[Transaction]:
         """FailedPrecondition, PermissionDenied or ResourceExhausted where the directory cannot be written."""
         try:
             state = _state_of(self.layout)
-            with held(state / "lock", str(self.layout.root), wait):
+            with held(state / "lock", str(self.layout.root), wait, stopped):
                 transaction = DirectoryTransaction(self.layout, self.durable, self.finish)
                 transaction.clear()
                 try:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,22 @@ _STEP = 0.2
 """Seconds between two looks at a lock that is held."""
 
 
+Stopped = Callable[[], bool]
+"""Whether whoever waits is to end."""
+
+
+def never() -> bool:
+    """Nobody ends what waits."""
+    return False
+
+
 @contextmanager
-def held(path: Path, repository: str, wait: float = 0) -> Iterator[None]:
-    """Holds the lock file `path`, which is made where it is missing, for the block. Unavailable where another process
-    has it for longer than `wait` seconds."""
+def held(path: Path, name: str, wait: float = 0, stopped: Stopped = never, thing: str = "repository") -> Iterator[None]:
+    """Holds the lock file `path`, which is made where it is missing, for the block. Unavailable, about the `thing` of
+    this `name`, where another process has it for longer than `wait` seconds, or until `stopped`."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(lock, repository, wait)
+        _take(lock, name, wait, stopped, thing)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -27,20 +36,18 @@ def held(path: Path, repository: str, wait: float = 0) -> Iterator[None]:
         os.close(lock)
 
 
-def _take(lock: int, repository: str, wait: float) -> None:
+def _take(lock: int, name: str, wait: float, stopped: Stopped, thing: str) -> None:
     until = time.monotonic() + wait
     while True:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= until:
-                raise _taken(lock, repository, wait) from None
+            if time.monotonic() >= until or stopped():
+                raise _taken(lock, name, wait, thing) from None
         time.sleep(_STEP)
 
 
-def _taken(lock: int, repository: str, wait: float) -> Unavailable:
+def _taken(lock: int, name: str, wait: float, thing: str) -> Unavailable:
     holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-    problem = f"is being published to by another publisher, process {holder}" + (
-        f", for {wait:g} s now" if wait else ""
-    )
-    return Unavailable("repository", repository, problem, "wait until it has ended")
+    problem = f"is in use by another publisher, process {holder}" + (f", for {wait:g} s now" if wait else "")
+    return Unavailable(thing, name, problem, "wait until it has ended")

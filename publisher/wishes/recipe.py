@@ -157,6 +157,8 @@ class _Reading:
             yield wish
 
     def items(self, node: yaml.Node | None, key: str) -> Sequence[yaml.Node]:
+        """The texts of the list below `key`. One that is no list counts as empty, and both that and what in it is no
+        text is a problem."""
         if isinstance(node, yaml.SequenceNode):
             texts = [item for item in node.value if isinstance(item, yaml.ScalarNode)]
             for item in node.value:

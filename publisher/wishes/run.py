@@ -5,12 +5,14 @@ A second pass writes nothing into the repository. An image that is no longer wis
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError, Unavailable
@@ -19,6 +21,7 @@ from cvmfsrepo.oci import Platform, Reference
 from cvmfsrepo.repository import Pointer
 from publisher.progress import Listener
 from publisher.publishing.form import PLAINLY, Terms
+from publisher.publishing.publish import publish_images
 from publisher.telling.observer import UNOBSERVED, Observer
 from publisher.transactions.contract import Target
 from publisher.wishes.expand import AT_A_TIME, Registry, expand
@@ -49,8 +52,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Pass:
     """How a pass is made. `together` images share a publication; with `patient`, images that failed are left until
-    they are due; `stopped` is asked between images; what
-    changed is seen to have changed when the pass `started`."""
+    they are due; `terms.stopped` is asked between images, too; what changed is seen to have changed when the pass
+    `started`."""
 
     target: Target
     registry: Registry
@@ -60,12 +63,11 @@ class Pass:
     patient: bool = False
     listener: Listener | None = None
     observer: Observer = UNOBSERVED
-    stopped: Callable[[], bool] = field(default=lambda: False)
     started: float = field(default_factory=time.time)
 
     def run(self, recipe: Recipe) -> tuple[Outcome, ...]:
         """The outcome of each wanted image. Unavailable where another pass uses the state directory."""
-        with self.state.locked(self.terms.wait), self._with_patience():
+        with self.state.locked(self.terms.wait, self.terms.stopped), self._with_patience():
             expansion = expand(recipe.wishes, self.registry)
             wanted = self._remember(recipe, expansion.references, bool(expansion.failures))
             outcomes = {reference: Outcome(str(reference), "stopped") for reference in expansion.references}
@@ -78,22 +80,42 @@ class Pass:
                     else:
                         outcomes[reference] = found
             changed.sort(key=lambda one: self._tried_at(one[0]))
-            for place in range(0, len(changed), self.together):
-                if self.stopped():
-                    break
-                group = dict(changed[place : place + self.together])
-                made = publish_together(
-                    self.target, self.registry, group, recipe.options.platforms, self.terms, self.listener
-                )
-                outcomes |= {one: self._concluded(one, group[one], made[one]) for one in made}
-                if trouble := next((one for one in made.values() if isinstance(one, NotShown)), None):
-                    later = changed[place + self.together :]
-                    outcomes |= {one: Outcome(str(one), "stopped", str(trouble.error)) for one, _ in later}
-                    break
+            made, is_through = self._publish(changed, recipe.options.platforms)
+            outcomes |= made
+            unfinished = tuple(self._walk_unfinished()) if is_through else ()
             for _, error in expansion.failures:
                 self.observer.failed(error)
             failed = (Outcome(str(wish), "failed", str(error)) for wish, error in expansion.failures)
-            return (*outcomes.values(), *failed)
+            return (*outcomes.values(), *failed, *unfinished)
+
+    def _publish(
+        self, changed: Sequence[tuple[Reference, Digest]], platforms: Sequence[Platform]
+    ) -> tuple[dict[Reference, Outcome], bool]:
+        """What became of those that could be tried, and whether all were: not where it was stopped, or the repository
+        cannot be published to."""
+        outcomes = dict[Reference, Outcome]()
+        for place in range(0, len(changed), self.together):
+            if self.terms.stopped():
+                return outcomes, False
+            group = dict(changed[place : place + self.together])
+            made = publish_together(self.target, self.registry, group, platforms, self.terms, self.listener)
+            outcomes |= {one: self._concluded(one, group[one], made[one]) for one in made}
+            if trouble := next((one for one in made.values() if isinstance(one, NotShown)), None):
+                later = changed[place + self.together :]
+                return outcomes | {one: Outcome(str(one), "stopped", str(trouble.error)) for one, _ in later}, False
+        return outcomes, not self.terms.stopped()
+
+    def _walk_unfinished(self) -> Iterator[Outcome]:
+        """Makes what the repository is to hold besides images and does not, where no image's publication made it; an
+        outcome, under the repository's name, where it cannot be made."""
+        layout, finish = self.target.layout, self.target.finish
+        if finish is None or not finish.is_due(layout):
+            return
+        try:
+            publish_images(self.target, (), self.terms)
+        except ContractError as error:
+            self.observer.failed(error)
+            yield Outcome(str(layout.root), "failed", str(error))
 
     def _tried_at(self, reference: Reference) -> float:
         """0 where nothing failed, and later for what failed later: an image with which no publication succeeds ends a
@@ -121,7 +143,7 @@ class Pass:
 
     def _look(self, reference: Reference, platforms: Sequence[Platform], wanted: Wanted) -> Outcome | Digest:
         """An outcome where nothing is to be done, else what is to be published."""
-        if self.stopped():
+        if self.terms.stopped():
             return Outcome(str(reference), "stopped")
         known = self.state.find(reference)
         if self.patient and known and known.reason and known.retry_at > time.time():
@@ -130,12 +152,17 @@ class Pass:
             digest = self.registry.find_digest(reference)
             end = wanted.end_of(known) if known and known.digest == str(digest) else None
             if end is not None and end <= self.started:
-                return Outcome(str(reference), "expired", f"was pushed more than {wanted.expire_days} days ago")
-            if known and not known.reason and is_published(self.target.layout, known, digest, platforms):
+                return Outcome(str(reference), "expired", wanted.why_expired)
+            if self._is_present(known, digest, platforms):
                 return Outcome(str(reference), "present")
         except ContractError as error:
             return self._failed(reference, error)
         return digest
+
+    def _is_present(self, known: ImageState | None, digest: Digest, platforms: Sequence[Platform]) -> bool:
+        if known is None or known.reason or (self.terms.flat and not known.flat):
+            return False
+        return is_published(self.target.layout, known, digest, platforms)
 
     def _concluded(self, reference: Reference, digest: Digest, made: Made) -> Outcome:
         if isinstance(made, NotShown):
@@ -148,8 +175,9 @@ class Pass:
             return self._failed(reference, error)
         parts = (Part(platform_text(platform), str(one.reference), str(one.manifest)) for platform, one in made)
         state = ImageState(
-            reference=str(reference), digest=str(digest), parts=tuple(parts), published_at=round(time.time(), 3)
-        )
+            reference=str(reference), digest=str(digest), parts=tuple(parts), flat=self.terms.flat,
+            published_at=before.published_at if before and before.digest == str(digest) else round(time.time(), 3),
+        )  # fmt: skip
         self.state.write(state)
         changed = any(report.changed for report in reports)
         return Outcome(str(reference), "published" if changed else "present")
@@ -162,9 +190,8 @@ class Pass:
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(max(attempts - 1, 0), 20)) if to_blame else 0.0
         wait = max(wait, getattr(error, "seconds", 0.0))
         self.state.write(
-            ImageState(
-                reference=known.reference, digest=known.digest, parts=known.parts, published_at=known.published_at,
-                reason=str(error), failed_since=known.failed_since if known.reason else round(now, 3),
+            msgspec.structs.replace(
+                known, reason=str(error), failed_since=known.failed_since if known.reason else round(now, 3),
                 attempts=attempts, retry_at=round(now + wait, 3),
             )
         )  # fmt: skip

@@ -15,7 +15,7 @@ import msgspec
 from cvmfsrepo.oci import Reference
 from publisher.durable import write_durably
 from publisher.registry.pages import Page
-from publisher.transactions.lock import held
+from publisher.transactions.lock import Stopped, held, never
 
 DEFAULT = Path("/var/lib/cvmfs-publisher")
 DAY = 86400.0
@@ -31,15 +31,17 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class ImageState(msgspec.Struct, frozen=True, kw_only=True):
-    """One image. `digest` is what its name meant in the registry when it was last published whole, "" if never. Where
-    the last attempt failed, `reason` says why, `failed_since` when that began, `attempts` how often, `retry_at` when
-    `watch` tries again. Times are seconds since 1970."""
+    """One image. `digest` is what its name meant in the registry when it was last published whole, "" if never, and
+    `flat` whether its tree for Apptainer was part of that. Where the last attempt failed, `reason` says why,
+    `failed_since` when that began, `attempts` how often, `retry_at` when `watch` tries again. Times are seconds since
+    1970."""
 
     reference: str
     version: Literal[1] = 1
     digest: str = ""
     parts: tuple[Part, ...] = ()
     published_at: float = 0
+    flat: bool = False
     reason: str = ""
     failed_since: float = 0
     attempts: int = 0
@@ -58,6 +60,11 @@ class Wanted(msgspec.Struct, frozen=True):
     def lasting(self) -> tuple[str, ...]:
         """What is wanted for as long as it stands in the recipe."""
         return () if self.expire_days else self.references
+
+    @property
+    def why_expired(self) -> str:
+        """Of an image; a registry's answer to the same image again is the one of before."""
+        return f"was new more than {self.expire_days} days ago: push another image, the same again is not seen"
 
     def end_of(self, image: ImageState) -> float | None:
         """When an image's time is over, in seconds since 1970; None where it has no end, or was never published."""
@@ -81,8 +88,8 @@ _decode_list = msgspec.json.Decoder(_List).decode
 
 @dataclass(frozen=True, slots=True)
 class StateDirectory:
-    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator; whoever
-    only reads passes over them."""
+    """A directory of state. `damaged` collects the files that were put aside, for whoever tells the operator; where it
+    is `only_read`, they stay."""
 
     root: Path
     damaged: list[Path]
@@ -94,9 +101,9 @@ class StateDirectory:
         return cls(root, [])
 
     @contextmanager
-    def locked(self, wait: float = 0) -> Iterator[None]:
-        """One pass at a time. Unavailable where another has it for longer than `wait` seconds."""
-        with held(self.root / "lock", str(self.root), wait):
+    def locked(self, wait: float = 0, stopped: Stopped = never) -> Iterator[None]:
+        """One pass at a time. Unavailable where another has it for longer than `wait` seconds, or until `stopped`."""
+        with held(self.root / "lock", str(self.root), wait, stopped, "state"):
             yield
 
     def find(self, reference: Reference) -> ImageState | None:
@@ -159,6 +166,7 @@ class StateDirectory:
 
     def _put_aside(self, path: Path) -> None:
         if self.only_read:
+            self.damaged.append(path)
             return
         aside = path.with_suffix(".damaged")
         try:

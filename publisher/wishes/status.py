@@ -71,7 +71,7 @@ def _over(image: ImageState, wanted: Wanted, now: float) -> Line | None:
     end = wanted.end_of(image)
     if end is None or end > now:
         return None
-    return Line(image.reference, "expired", f"was pushed more than {wanted.expire_days} days before", end)
+    return Line(image.reference, "expired", wanted.why_expired, end)
 
 
 def _is_there(image: ImageState, layout: Layout) -> bool:

@@ -26,16 +26,19 @@ class Wish:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A name without tag is `:latest`, as everywhere; a pattern of repositories without tag means all tags."""
+        """A name without tag is `:latest`, and an image of Docker Hub itself is in its `library`, as everywhere; a
+        pattern of repositories without tag means all tags."""
         scheme, mark, rest = text.partition("://")
         if not mark or scheme not in ("http", "https"):
             raise InvalidArgument("wish", text, "does not begin with https:// or http://", _FORM)
         registry, _, path = rest.partition("/")
         if not path or not ("." in registry or ":" in registry or registry == "localhost"):
             raise InvalidArgument("wish", text, "names no registry and repository", _FORM)
+        if registry == "docker.io" and not _GLOB.search(path.partition(":")[0]) and "/" not in path.partition("@")[0]:
+            path = f"library/{path}"
         repository, _, tag = path.partition(":")
         if "@" in path or not _GLOB.search(path):
-            reference = Reference.parse(rest)
+            reference = Reference.parse(f"{registry}/{path}")
             return cls(scheme == "http", registry, reference.repository, reference.tag or "", reference)
         tag = tag or ("*" if _GLOB.search(repository) else "latest")
         Reference.parse(f"{registry}/name:tag")

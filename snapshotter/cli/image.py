@@ -12,7 +12,7 @@ from cvmfsrepo.errors import ContractError
 from cvmfsrepo.reasons import Reason
 from snapshotter.cli import exits
 from snapshotter.cli.apart import apart
-from snapshotter.cli.options import node_options
+from snapshotter.cli.options import node_options, registries_option
 from snapshotter.cli.output import Output, counted, short, size
 from snapshotter.cli.resolving import From, Resolved, guarded_repositories, own_platform, resolve
 from snapshotter.config import Config
@@ -35,11 +35,12 @@ from snapshotter.shimstore import ShimStore
 @click.option("--platform", help="OS/ARCH of an image for several.  [default: this machine's]")
 @click.option("--engine-config", metavar="FILE", help="containerd's configuration, if not where it usually is.")
 @click.option("--containerd-version", metavar="VERSION", help="Of that containerd, where its program is not here.")
+@registries_option
 @node_options
 @apart
 def image(
     config: Config, output: Output, reference: str, origin: str, platform: str | None, engine_config: str | None,
-    containerd_version: str | None,
+    containerd_version: str | None, registries: Path | None,
 ) -> None:  # fmt: skip
     """Will IMAGE run here without a download?
 
@@ -54,7 +55,7 @@ def image(
       cvmfs-snapshotter image registry.example.org/atlas/athena:25
     """
     repositories = guarded_repositories(config)
-    found = resolve(reference, repositories, platform or own_platform(), cast(From, origin))
+    found = resolve(reference, repositories, platform or own_platform(), cast(From, origin), registries=registries)
     layers = asked_layers([(layer.digest, layer.size) for layer in found.manifest.layers], found.diff_ids)
     kept = ShimStore(Path(config.root))
     looks = look_at(repositories, layers, kept, {})

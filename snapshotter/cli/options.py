@@ -20,6 +20,12 @@ _ROOT = click.option("--root", help="Directory of the state, if not the configur
 _ADDRESS = click.option("--address", help="The daemon's socket, if not the configuration's.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
+registries_option = click.option(
+    "--registries", type=click.Path(path_type=Path), metavar="FILE",
+    help="How registries are asked: mirrors, authorities, proxies.  "
+    "[default: /etc/cvmfs-publisher/publisher.toml, if it is there]",
+)  # fmt: skip
+
 
 def node_options(command: Callable[Concatenate[Config, Output, ...], None]) -> Callable[..., None]:
     """Gives a command --config, --root, --address and --json; it is called with the configuration, in which the options

@@ -11,7 +11,7 @@ import click
 from cvmfsrepo.errors import InvalidArgument
 from snapshotter.cli import exits
 from snapshotter.cli.apart import apart
-from snapshotter.cli.options import node_options
+from snapshotter.cli.options import node_options, registries_option
 from snapshotter.cli.output import Output, counted, size
 from snapshotter.cli.resolving import From, Resolved, guarded_repositories, own_platform, resolve
 from snapshotter.cli.telling import Telling
@@ -52,11 +52,13 @@ class _Size(click.ParamType[int]):
 @click.option("--from", "origin", type=click.Choice(["auto", "registry", "repository"]), default="repository",
               show_default=True, help="Who says what IMAGE is.")  # fmt: skip
 @click.option("--platform", help="OS/ARCH of an image for several.  [default: this machine's]")
+@registries_option
 @node_options
 @apart
 def prefetch(
     config: Config, output: Output, reference: str, which: str, listed: Path | None, limit: int | None,
     timeout: float | None, workers: int, rate: float, origin: str, platform: str | None,
+    registries: Path | None,
 ) -> None:  # fmt: skip
     """Brings IMAGE into this node's CVMFS cache: the catalogs of its layers, then files.
 
@@ -70,7 +72,7 @@ def prefetch(
       cvmfs-snapshotter prefetch registry.example.org/atlas/athena:25 --list opened-files.txt
     """
     repositories = guarded_repositories(config)
-    image = resolve(reference, repositories, platform or own_platform(), cast(From, origin))
+    image = resolve(reference, repositories, platform or own_platform(), cast(From, origin), registries=registries)
     found, missing = places(repositories, (layer.digest for layer in image.manifest.layers))
     notes = list(image.notes)
     with Telling() as tell:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cvmfsrepo.access import Access, DeadlineExpired
@@ -21,6 +22,7 @@ from cvmfsrepo.repository import Image, Missing, Repository
 from snapshotter.config import Config
 
 if TYPE_CHECKING:  # its registry client is slow to import, and not every command asks one
+    from publisher.registry.registries import Registries
     from publisher.source import Source
 
 From = Literal["auto", "registry", "repository"]
@@ -74,7 +76,7 @@ def own_platform() -> str:
 
 def resolve(
     text: str, repositories: Sequence[GuardedRepository], platform: str, origin: From = "auto",
-    seconds: float = REGISTRY_SECONDS,
+    seconds: float = REGISTRY_SECONDS, registries: Path | None = None,
 ) -> Resolved:  # fmt: skip
     """The image that a text means: `oci:PATH[:REF]`, or a reference, with or without docker:// before it.
 
@@ -87,7 +89,7 @@ def resolve(
     if origin == "repository":
         return _from_repositories(reference, repositories, platform)
     try:
-        found = from_source(f"docker://{reference}", platform, seconds)
+        found = from_source(f"docker://{reference}", platform, seconds, registries)
     except ContractError as error:
         if origin == "registry" or isinstance(error, InvalidArgument | DataLoss):
             raise
@@ -95,14 +97,17 @@ def resolve(
     return other_than_published(found, str(reference), repositories)
 
 
-def from_source(text: str, platform: str, seconds: float = REGISTRY_SECONDS) -> Resolved:
-    """The image of an OCI layout or a registry; Unavailable where that takes longer than so many seconds."""
+def from_source(
+    text: str, platform: str, seconds: float = REGISTRY_SECONDS, registries: Path | None = None
+) -> Resolved:
+    """The image of an OCI layout or a registry; Unavailable where that takes longer than so many seconds. `registries`
+    is the file that says how they are asked, None the publisher's, if it is there."""
     from publisher.opening import open_source
     from publisher.source import parse_platform
 
-    wanted = parse_platform(platform)
+    wanted, asked = parse_platform(platform), None if text.startswith("oci:") else _registries(registries)
     try:
-        source = Access(seconds).call(partial(open_source, text, wanted))
+        source = Access(seconds).call(partial(open_source, text, wanted, asked))
     except DeadlineExpired:
         raise Unavailable("image", text, f"was not told about within {seconds:g} s", "try again later") from None
     name = str(source.reference or text)
@@ -111,6 +116,13 @@ def from_source(text: str, platform: str, seconds: float = REGISTRY_SECONDS) -> 
     manifest, digest = parse_manifest(source.manifest), Digest.of(source.manifest)
     found = Resolved(name, origin, manifest, source.reference, digest, source.config, source)
     return replace(found, notes=_wrong_platform(found, wanted))
+
+
+def _registries(settings: Path | None) -> "Registries":
+    from publisher.registry.registries import Registries
+    from publisher.registry.settings import load_settings
+
+    return Registries(load_settings(settings))
 
 
 def _registry_of(source: "Source") -> str:

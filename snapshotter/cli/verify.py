@@ -15,7 +15,7 @@ from cvmfsrepo.repository import Missing
 from cvmfsrepo.tree import Head
 from snapshotter.cli import exits
 from snapshotter.cli.apart import apart
-from snapshotter.cli.options import node_options
+from snapshotter.cli.options import node_options, registries_option
 from snapshotter.cli.output import Output, counted, size
 from snapshotter.cli.resolving import (
     Resolved,
@@ -48,11 +48,12 @@ _SHOWN = 50
               help="Where the original is unpacked; removed at the end.")  # fmt: skip
 @click.option("--known-losses-ok", is_flag=True, help="Exit status 0 also where only known losses were found.")
 @click.option("--all", "show_all", is_flag=True, help=f"Show all differences, not the first {_SHOWN}.")
+@registries_option
 @node_options
 @apart
 def verify(
     config: Config, output: Output, reference: str, against: str, platform: str | None, directory: Path,
-    known_losses_ok: bool, show_all: bool,
+    known_losses_ok: bool, show_all: bool, registries: Path | None,
 ) -> None:  # fmt: skip
     """Compares what this node would show of IMAGE with the image itself, name by name and byte by byte.
 
@@ -73,16 +74,18 @@ def verify(
     logging.getLogger("snapshotter").addHandler(logging.NullHandler())  # what it warns of is in the comparison
     enter_private_mounts()
     repositories = guarded_repositories(config, max(_LEAST_DEADLINE, config.deadline))
-    original = _original(reference, against, repositories, platform or own_platform())
+    original = _original(reference, against, repositories, platform or own_platform(), registries)
     found = _compared(config, output, original, repositories, directory)
     output.show(found, lambda: _print(output, found, show_all))
     if found.faults or (found.losses and not known_losses_ok):
         click.get_current_context().exit(exits.NO)
 
 
-def _original(text: str, against: str, repositories: Sequence[GuardedRepository], platform: str) -> Resolved:
+def _original(
+    text: str, against: str, repositories: Sequence[GuardedRepository], platform: str, registries: Path | None
+) -> Resolved:
     if against == "registry":
-        return resolve(text, repositories, platform, "registry")
+        return resolve(text, repositories, platform, "registry", registries=registries)
     if not against.startswith("oci:"):
         raise InvalidArgument("original", against, "is of no known form", "give registry or oci:PATH[:REF]")
     found = other_than_published(from_source(against, platform), text, repositories)

@@ -98,6 +98,24 @@ def test_a_difference_is_shown_with_both_values(tmp_path: Path) -> None:
     assert "0o755" in said.out
 
 
+def test_a_registry_is_asked_as_the_publisher_asks_it(tmp_path: Path) -> None:
+    """By a mirror, for one: manifest and layers, as the file says."""
+    published = image(tmp_path / "layout")
+    with stub_registry(published) as mirror:
+        settings = tmp_path / "publisher.toml"
+        settings.write_text(f'[registries."registry.invalid"]\nmirrors = ["{mirror.address}"]\n')
+        name = "registry.invalid/group/image:1"
+        config = configuration(tmp_path, {HERE: repository(tmp_path / "r", published, name=name)})
+        for words in (
+            ("verify",),
+            ("image", "--from", "registry"),
+            ("prefetch", "--from", "registry", "--files", "none"),
+        ):
+            said = run(*words, name, "--registries", settings, config=config)
+            assert (said.status, "registry.invalid" in said.out) == (0, True), said.err
+        assert any(published.layers[0] in request for request in mirror.behaviour.requests)
+
+
 def test_the_registry_is_the_original_by_default(tmp_path: Path) -> None:
     """Layers are fetched from it and verified."""
     published = image(tmp_path / "layout")

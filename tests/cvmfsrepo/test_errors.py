@@ -37,6 +37,12 @@ def test_long_problem_is_cut() -> None:
     assert text.endswith("; publish it again")
 
 
+def test_a_problem_is_one_line() -> None:
+    """What a server said may be in it; no terminal and no log is told to do anything by it. Letters stay."""
+    text = str(InvalidArgument("image", "i", "is answered with \x1b]0;x\x07 ü\r\nqueued evil"))
+    assert text == r"image 'i': is answered with \x1b]0;x\x07 ü\r\nqueued evil"
+
+
 def test_every_class_is_a_contract_error() -> None:
     """One base class, and the closed set of names that the gRPC interceptor knows."""
     found = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ContractError)}

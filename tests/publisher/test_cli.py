@@ -152,7 +152,7 @@ def test_two_publishers_at_once(stub: Stub, image: Image, repository: Path) -> N
         staged = state(repository)["staged"]
         first.terminate()
     assert second.returncode == 1
-    assert f"is being published to by another publisher, process {first.pid}; wait" in second.stderr
+    assert f"is in use by another publisher, process {first.pid}; wait" in second.stderr
     assert len(list(staged)) == 2
     third = run("image", image.source, "--repository", str(repository))
     assert third.returncode == 0, third.stderr

@@ -85,6 +85,13 @@ def test_a_file_that_is_damaged_is_named(tmp_path: Path, text: str) -> None:
         find(tmp_path, REGISTRY_AUTH_FILE=str(path))
 
 
+def test_a_directory_in_its_place(tmp_path: Path) -> None:
+    """As a container gets one for a file that is not there: the image's error, and not that of a whole pass."""
+    (tmp_path / "auth.json").mkdir()
+    with pytest.raises(DataLoss, match=r"auth\.json': cannot be read: Is a directory"):
+        find(tmp_path, REGISTRY_AUTH_FILE=str(tmp_path / "auth.json"))
+
+
 def test_entries_without_a_login_are_passed_over(tmp_path: Path) -> None:
     """docker leaves such where a helper has the password."""
     path = tmp_path / "auth.json"

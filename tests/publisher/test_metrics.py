@@ -1,6 +1,5 @@
 """Every metric of real processes: what happens is what is counted. The contract is docs/publisher.md."""
 
-import json
 import re
 import signal
 import subprocess
@@ -8,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,15 +15,14 @@ from tests.publisher.listening.bodies import harbor, post
 from tests.publisher.listening.listener import Listener
 from tests.publisher.publishing import command, make_image, run
 from tests.publisher.wishes.stub import Stub, running
+from tests.snapshotter.dashboards import OF_PROMETHEUS, PROJECT, Dashboard, bare
 from tests.snapshotter.nodes import eventually
-from tests.snapshotter.promql import parse
-from tests.snapshotter.test_dashboard import OF_PROMETHEUS, unknown
 from tests.snapshotter.watching import Sample, ask, parse_samples
 
 pytestmark = pytest.mark.root
 
-PROJECT = Path(__file__).resolve().parents[2]
-PAGE, DASHBOARD = PROJECT / "docs/publisher.md", PROJECT / "config/grafana-publisher.json"
+PAGE = PROJECT / "docs/publisher.md"
+DASHBOARD = Dashboard(PROJECT / "config/grafana-publisher.json", PAGE)
 PREFIX = "cvmfs_publisher_"
 
 
@@ -159,24 +156,6 @@ def of_a_watch(words: list[str]) -> list[Sample]:
             watching.communicate(timeout=60)
 
 
-def queries() -> Iterator[tuple[str, str, str]]:
-    """Title, expression and legend of each target, and the page's alerts."""
-    for panel in panels():
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"], target["legendFormat"]
-    block = re.search(r"```promql\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert block
-    yield from (("alert", line, "") for line in block[1].splitlines())
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
-
-
-def bare(name: str) -> str:
-    return re.sub(r"_(bucket|sum|count)$", "", name)
-
-
 def test_the_page_names_every_metric_and_no_other(known: dict[str, set[str]]) -> None:
     """With its labels."""
     told = dict[str, set[str]]()
@@ -187,30 +166,14 @@ def test_the_page_names_every_metric_and_no_other(known: dict[str, set[str]]) ->
 
 def test_every_query_asks_for_what_is_told(known: dict[str, set[str]]) -> None:
     """Names and labels, also those of legends."""
-    for title, expression, legend in queries():
-        query = parse(expression)
-        assert query.metrics, title
-        assert unknown(query, known) == [], title
-        kept = query.grouping if re.search(r"\bby\b", expression) else set[str]().union(*known.values())
-        assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= kept, title
+    DASHBOARD.check_queries(known)
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     """Somebody looks at each of them."""
-    assert {bare(name) for _, text, _ in queries() for name, _ in parse(text).metrics} == set(documented())
+    assert DASHBOARD.metrics() == set(documented())
 
 
 def test_the_form_of_the_dashboard() -> None:
-    """Numbers and places that do not collide, a data source that is asked for, publishers to choose from."""
-    board = json.loads(DASHBOARD.read_text())
-    taken = set[tuple[int, int]]()
-    for panel in board["panels"]:
-        x, y, w, h = (panel["gridPos"][key] for key in "xywh")
-        cells = {(column, line) for column in range(x, x + w) for line in range(y, y + h)}
-        assert not cells & taken, panel["title"]
-        assert x + w <= 24
-        taken |= cells
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    assert all(panel["datasource"]["uid"] == "${datasource}" for panel in panels())
-    names = {variable["name"]: variable for variable in board["templating"]["list"]}
-    assert parse(names["instance"]["definition"]).metrics[0][0] in documented()
+    """As Grafana needs it, with publishers to choose from."""
+    DASHBOARD.check_form(documented().keys())

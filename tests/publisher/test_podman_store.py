@@ -107,6 +107,17 @@ def test_a_store_for_what_is_published_already(place: Place) -> None:
     assert names(place.store) == {"registry.example/base:1"}
 
 
+def test_a_first_store_that_was_not_finished(tmp_path: Path) -> None:
+    """As by a run that was killed between its two indices: it is made up though nothing else is to be changed."""
+    root = make_repository(tmp_path / "repository")
+    place = Place(tmp_path, root, ("--repository", str(root)))
+    arguments = [*place.image("base:1", BASE), "--podman-store"]
+    place.run(*arguments)
+    (place.store / "overlay-images/images.json").unlink()
+    place.run(*arguments)
+    assert names(place.store) == {"registry.example/base:1"}
+
+
 def test_it_is_what_the_podmanstore_command_builds(tmp_path: Path) -> None:
     """To the byte: the node's command finds nothing to change."""
     root = make_repository(tmp_path / "repository")
@@ -115,6 +126,21 @@ def test_it_is_what_the_podmanstore_command_builds(tmp_path: Path) -> None:
     build = ["-m", "podmanstore.cli", "build", "--platform", "linux/amd64", "--repository", str(root), "--store"]
     done = subprocess.run([command()[0], *build, str(place.store)], capture_output=True, text=True, check=True)
     assert "nothing changed" in done.stdout
+
+
+def test_a_store_of_several_repositories(tmp_path: Path) -> None:
+    """Is not ours to keep: the error says so, and what can be done."""
+    roots = [make_repository(tmp_path / name) for name in ("repository", "other")]
+    for root in roots:
+        place = Place(tmp_path, root, ("--repository", str(root)))
+        place.run(*place.image(f"{root.name}:1", BASE))
+    place = Place(tmp_path, roots[0], ("--repository", str(roots[0])))
+    words = [word for root in roots for word in ("--repository", str(root))]
+    build = [command()[0], "-m", "podmanstore.cli", "build", "--store", str(place.store), *words]
+    subprocess.run(build, capture_output=True, check=True)
+    said = place.run(*place.image("third:1", OTHER), status=1)
+    assert f"store '{place.store}': was built of several repositories" in said
+    place.run(*place.image("third:1", OTHER), "--no-podman-store")
 
 
 def test_links_lead_where_users_see_the_repository(place: Place) -> None:

@@ -236,7 +236,7 @@ def test_what_could_not_be_computed(finishing: Finishing) -> None:
 
 
 def test_one_publisher_at_a_time(target: Target) -> None:
-    """Another is refused at once, saying who publishes, or waits as long as it was told to."""
+    """Another is refused at once, saying who publishes, or waits as long as it was told to and nobody stops it."""
     entered = threading.Event()
 
     def wait() -> None:
@@ -245,6 +245,8 @@ def test_one_publisher_at_a_time(target: Target) -> None:
 
     with target.begin():
         with pytest.raises(Unavailable, match=f"another publisher, process {os.getpid()}"), target.begin():
+            pass
+        with pytest.raises(Unavailable, match="another publisher"), target.begin(wait=3600, stopped=lambda: True):
             pass
         waiting = threading.Thread(target=wait)
         waiting.start()

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.privilege.booted import Service, booted
+from tests.snapshotter.nodes import eventually
+
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 UNITS = ["cvmfs-publisher-collect.service", "cvmfs-publisher-listen.service", "cvmfs-publisher-watch.service"]
 DROP_IN = "cvmfs-publisher-directory.conf"
@@ -60,3 +63,15 @@ def test_what_must_not_be_hardened_is_not(unit: str) -> None:
     assert keys.isdisjoint({*own_mounts, "RestrictSUIDSGID", "PrivateUsers", "User", "DynamicUser"})
     drop_in = {line.split("=")[0] for line in (CONFIG / DROP_IN).read_text().splitlines() if "=" in line}
     assert drop_in.isdisjoint({"RestrictSUIDSGID", "PrivateUsers", "PrivateDevices", "User", "DynamicUser"})
+
+
+@pytest.mark.root
+def test_a_reload_while_watch_starts() -> None:
+    """The signal ends what does not listen to it yet, as any other program, and systemd takes that for a wanted end: it
+    is started again all the same."""
+    unit = CONFIG / "cvmfs-publisher-watch.service"
+    starting = Service(unit, ("http.server", "0", "--bind", "127.0.0.1"), "Serving")
+    quick = "[Service]\nRestartSec=0\nEnvironment=PYTHONUNBUFFERED=1\n"
+    with booted(service=starting, drop_in=quick) as node:
+        node.systemctl("kill", "--signal=HUP")
+        eventually(lambda: node.systemctl("show", "-p", "NRestarts") == "NRestarts=1\n", 60)

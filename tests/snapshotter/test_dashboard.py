@@ -1,47 +1,18 @@
 """The dashboard in config/ and the queries in docs/: every one asks for what a real daemon tells."""
 
-import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from cvmfsrepo.digest import Digest
 from tests.mounting import standin
+from tests.snapshotter.dashboards import OF_PROMETHEUS, PROJECT, Dashboard, bare, unknown
 from tests.snapshotter.indexing import Published
 from tests.snapshotter.layers import HandMade, pull
 from tests.snapshotter.nodes import eventually
-from tests.snapshotter.promql import Query, parse
+from tests.snapshotter.promql import parse
 from tests.snapshotter.test_metrics import DOCUMENT, documented, hit, now, served
 from tests.snapshotter.watching import pages_of, scrape
 
-DASHBOARD = Path(__file__).resolve().parents[2] / "config/grafana.json"
-OF_PROMETHEUS = {"instance", "job"}
-"""Labels that Prometheus adds to every sample."""
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
-
-
-def queries() -> Iterator[tuple[str, str, str]]:
-    """Title, expression and legend of each target."""
-    for panel in panels():
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"], target["legendFormat"]
-    block = re.search(r"```promql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert block
-    yield from (("alert", line, "") for line in block[1].splitlines())
-
-
-def unknown(query: Query, known: dict[str, set[str]]) -> list[str]:
-    """What a query asks for and nobody tells."""
-    wrong = [name for name, _ in query.metrics if name not in known]
-    wrong += [f"{name}: {label}" for name, labels in query.metrics for label in labels - known.get(name, set())]
-    every = set[str]().union(*(known.get(name, set()) for name, _ in query.metrics))
-    return wrong + [f"by {label}" for label in query.grouping - every]
+DASHBOARD = Dashboard(PROJECT / "config/grafana.json", DOCUMENT)
 
 
 @pytest.fixture(scope="module")
@@ -71,43 +42,18 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 @pytest.mark.fuse
 def test_every_query_asks_for_what_is_told(known: dict[str, set[str]]) -> None:
     """Names and labels, also those of legends; and a scrape has nothing that the document does not have."""
-    for title, expression, legend in queries():
-        query = parse(expression)
-        assert query.metrics, title
-        assert unknown(query, known) == [], title
-        kept = query.grouping if re.search(r"\bby\b", expression) else set[str]().union(*known.values())
-        assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= kept, title
-    told = {re.sub(r"_(bucket|sum|count)$", "", name) for name in known}
-    assert told == set(documented())
+    DASHBOARD.check_queries(known)
+    assert set(map(bare, known)) == set(documented())
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     """Somebody looks at each of them."""
-    asked = {name for _, expression, _ in queries() for name, _ in parse(expression).metrics}
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} == set(documented())
+    assert DASHBOARD.metrics() == set(documented())
 
 
 def test_its_form() -> None:
-    """What Grafana needs: numbers and places that do not collide, a data source that is asked for, and nodes to choose
-    from by a metric that there is."""
-    board = json.loads(DASHBOARD.read_text())
-    every = board["panels"]
-    assert len({panel["id"] for panel in every}) == len(every)
-    taken = set[tuple[int, int]]()
-    for panel in every:
-        place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        assert place["x"] + place["w"] <= 24
-        taken |= cells
-    assert all(panel["datasource"]["uid"] == "${datasource}" for panel in panels())
-    names = {variable["name"]: variable for variable in board["templating"]["list"]}
-    assert set(names) == {"datasource", "instance"}
-    assert parse(names["instance"]["definition"]).metrics[0][0] in documented()
+    """As Grafana needs it."""
+    DASHBOARD.check_form(documented().keys())
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,15 @@ def age(shelf: Shelf, days: float) -> None:
     shelf.memory.path.write_text(json.dumps(memory))
 
 
+def test_a_list_of_wishes_that_is_no_text(shelf: Shelf) -> None:
+    """Is an error in a line, and nothing expires."""
+    image = shelf.publish("image:1", "top")
+    (shelf.directory / "wished").write_bytes(b"\xff\n")
+    done = typed(shelf, "collect", "--expire", "*=0.000001", "--wished", str(shelf.directory / "wished"))
+    assert (done.exit_code, "image reference" in done.output) == (1, True)
+    assert shelf.layout.manifest_json(Reference.parse(image.ref)).is_file()
+
+
 def test_the_page_is_true(shelf: Shelf) -> None:
     """Each of its commands ends with 0, in their order."""
     image = shelf.publish("image:1", "top")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvmfsrepo.layout import Layout
-from publisher.transactions.contract import Fill, Transaction
+from publisher.transactions.contract import Fill, Finish, Transaction
 from publisher.transactions.directory import DirectoryTarget, DirectoryTransaction
+from publisher.transactions.lock import Stopped, never
 
 
 @dataclass
@@ -19,10 +20,11 @@ class CopyingTarget:
     layout: Layout
     cut: list[Path] = field(default_factory=list)
     began: dict[Path, Path | None] = field(default_factory=dict)
+    finish: Finish | None = None
 
     @contextmanager
-    def begin(self, wait: float = 0) -> Iterator[Transaction]:
-        with DirectoryTarget(self.layout, durable=False).begin(wait) as inner:
+    def begin(self, wait: float = 0, stopped: Stopped = never) -> Iterator[Transaction]:
+        with DirectoryTarget(self.layout, durable=False).begin(wait, stopped) as inner:
             assert isinstance(inner, DirectoryTransaction)
             yield _Copying(inner, self)
 

@@ -55,6 +55,35 @@ def test_it_publishes_whatever_an_image_holds(stub: Stub, drop_in: bool) -> None
         assert node.systemctl("show", "-p", "Result") == "Result=success\n"
 
 
+SERVER = """#!/bin/sh
+case $1 in
+  list) test -e /srv/open && echo "images.example.org (local, in transaction)" || echo "images.example.org (local)" ;;
+  transaction) touch /srv/open ;;
+  publish) touch /srv/publishing; until test -e /srv/go; do sleep 0.05; done; rm /srv/open ;;
+  abort) touch /srv/aborted; rm /srv/open ;;
+esac
+"""
+
+
+def test_a_stop_waits_for_the_publication(stub: Stub) -> None:
+    """cvmfs_server runs on when systemd stops the unit, and what it publishes is published."""
+    unit = CONFIG / "cvmfs-publisher-listen.service"
+    where = ("--cvmfs-server", "/srv/cvmfs_server", "--cvmfs-root", "/srv/repository", "--scratch", "/srv/scratch")
+    words = ("listen", "--cvmfs", "images.example.org", *where, "--allow", f"http://{stub.address}/*")
+    service = Service(unit, ("publisher.cli.main", *words, "--address", "127.0.0.1:0"), "listening on")
+    with booted(service=service) as node:
+        (node.own / "cvmfs_server").write_text(SERVER)
+        (node.own / "cvmfs_server").chmod(0o755)
+        post(re.findall(r"http://([^/]+)/webhook", node.log())[0], harbor(f"{stub.address}/group/image:1"))
+        eventually(lambda: (node.own / "publishing").exists(), 60)
+        node.systemctl("stop", "--no-block")
+        eventually(lambda: "stop-sigterm" in node.systemctl("show", "-p", "SubState"), 60)
+        (node.own / "go").touch()
+        eventually(lambda: "inactive" in node.systemctl("show", "-p", "ActiveState"), 60)
+        assert f"published {stub.address}/group/image:1\n" in node.log()
+        assert not (node.own / "aborted").exists()
+
+
 def _is_confined(node: Booted, with_drop_in: bool) -> None:
     found = privileges(node.daemon)
     assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")

@@ -14,6 +14,7 @@ from tests.publisher.listening.bodies import harbor, post
 from tests.publisher.listening.listener import Listener
 from tests.publisher.publishing import make_image, run
 from tests.publisher.stub_registry import NAME, Stub, stub_registry
+from tests.snapshotter.nodes import eventually
 
 pytestmark = pytest.mark.root
 
@@ -64,6 +65,17 @@ def test_killed_between_accepting_and_publishing(listener: Listener, registry: S
     listener.wait_for("published")
     listener.settle()
     assert shows(listener, registry)
+
+
+def test_ended_while_it_waits_for_another_publisher(listener: Listener, registry: Stub) -> None:
+    """At once: nothing was begun, and the image waits for the next listener."""
+    state = listener.repository / ".cvmfs-publisher"
+    state.mkdir()
+    with held(state / "lock", "rival"):
+        push(listener, registry)
+        eventually(lambda: [job.attempts for job in listener.jobs()] == [1], 60)
+        assert listener.end() == 0
+    assert [job.attempts for job in listener.jobs()] == [0]
 
 
 def test_killed_while_it_publishes(listener: Listener, registry: Stub) -> None:
@@ -132,7 +144,7 @@ def test_two_publishers_at_once(listener: Listener, registry: Stub, tmp_path: Pa
     command = ("image", image.source, "--repository", str(listener.repository))
     refused = run(*command)
     assert refused.returncode == 1
-    assert f"is being published to by another publisher, process {listener.pid}" in refused.stderr
+    assert f"is in use by another publisher, process {listener.pid}" in refused.stderr
     (tmp_path / "rival").mkdir()
     with stub_registry(make_image(tmp_path / "third", layer_tar([File("h", b"z")]))) as other:
         rival = Listener(tmp_path / "rival", f"http://{other.address}/*")

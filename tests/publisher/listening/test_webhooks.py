@@ -71,6 +71,18 @@ def test_the_name_of_the_registry_can_be_given() -> None:
     assert pushed(read(envelope(event("127.0.0.1:5000", "group/image", "v1")), HOST)) == [f"{HOST}/group/image:v1"]
 
 
+def test_a_registry_that_nobody_can_tell_from_a_group_of_docker_hub() -> None:
+    """Harbor is told so, and the registry's is passed over: it is not Docker Hub that was pushed to."""
+    hub = Allowed.parse(["https://docker.io/*"])
+    with pytest.raises(InvalidArgument, match="--registry"):
+        parse_webhook(harbor("harbor/group/image:v1"), hub, NOW)
+    (passed,) = parse_webhook(envelope(event("registry", "group/image", "v1")), hub, NOW).passed
+    assert "give --registry HOST:PORT" in passed.reason
+    assert pushed(parse_webhook(envelope(event("registry", "a/b", "v1")), hub, NOW, "docker.io")) == [
+        "docker.io/a/b:v1"
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [

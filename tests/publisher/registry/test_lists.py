@@ -37,6 +37,13 @@ def test_nothing_is_a_list_too(registry: Standin) -> None:
     assert tags_of(registry) == ()
 
 
+def test_a_name_that_is_none(registry: Standin) -> None:
+    """A thousand pages of names of megabytes would not fit into memory."""
+    registry.answers[TAGS] = listed("tags", "1", "x" * 257)
+    with pytest.raises(DataLoss, match="that is none"):
+        tags_of(registry)
+
+
 def test_a_list_that_did_not_change(registry: Standin, tmp_path: Path) -> None:
     """Each page is asked for with its mark, also by a later process, and costs no more than that."""
     pages = {

@@ -12,7 +12,7 @@ from cvmfsrepo.oci import Reference, parse_manifest
 from publisher.publishing.publish import publish_image
 from publisher.registry.registries import Registries
 from publisher.registry.settings import RegistrySettings, Settings
-from publisher.source import Source
+from publisher.source import Source, open_source
 from publisher.unpacking.stream import CHUNK
 from tests.images.ocilayout import Image
 from tests.publisher.crafting import digest
@@ -50,6 +50,15 @@ def test_a_mirror_gives_all(registries: Registries, registry: Standin, mirror: S
     found = registries.find_digest(Reference.parse(f"{registry.address}/group/image:1"))
     assert str(found) == image.manifest
     assert registry.asked == []
+
+
+@pytest.mark.parametrize("text", ["debian:12", "docker.io/debian:12", "docker.io/library/debian:12"])
+def test_an_image_of_docker_hub_itself(mirror: Standin, image: Image, text: str) -> None:
+    """Is in its `library`, by whichever of its names, as for every client."""
+    mirror.serve(image, "hub/library/debian", "12")
+    settings = Settings({"docker.io": RegistrySettings(mirrors=(f"{mirror.address}/hub",))})
+    with Registries(settings) as asked:
+        assert str(open_source(f"docker://{text}", AMD64, asked).reference) == "docker.io/library/debian:12"
 
 
 def test_a_mirror_that_lacks_is_passed_over(

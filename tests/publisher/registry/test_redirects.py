@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from cvmfsrepo.errors import ContractError, DataLoss, Unavailable
+from cvmfsrepo.errors import ContractError, DataLoss, PermissionDenied, Unavailable
 from cvmfsrepo.oci import Reference, parse_manifest
 from publisher.registry.registries import Registries
 from publisher.registry.settings import RegistrySettings, Settings
@@ -81,6 +81,21 @@ def test_no_login_goes_along_to_another_host(registry: Standin, other: Standin, 
     assert [asked.authorization for asked in other.asked] == [""]
 
 
+@pytest.mark.parametrize("challenge", ['Bearer realm="http://{}/token",service="s"', 'Basic realm="r"'])
+def test_another_host_that_asks_for_a_login(
+    registry: Standin, other: Standin, image: Image, home: Path, challenge: str
+) -> None:
+    """It is not told the one of the registry that led to it, nor is its token server; the image is not given out."""
+    (home / ".docker").mkdir(parents=True)
+    (home / ".docker/config.json").write_text(json.dumps({"auths": {registry.address: {"auth": LOGIN}}}))
+    registry.answers[f"/v2/group/image/blobs/{image.layers[0]}"] = led_to(f"http://{other.address}/there")
+    asking = {"WWW-Authenticate": challenge.format(other.address)}
+    other.answers = {"/there": Answer(b"{}", 401, asking), "/token": Answer(b'{"token": "t"}')}
+    with Registries() as registries, pytest.raises(PermissionDenied, match="401"):
+        layer(registries, registry)
+    assert [(asked.path, asked.authorization) for asked in other.asked] == [("/there", "")]
+
+
 def test_a_redirect_in_a_circle(registry: Standin) -> None:
     """It ends, and the error says where."""
     registry.answers["/v2/group/image/manifests/1"] = led_to("/v2/group/image/manifests/1")
@@ -109,6 +124,17 @@ def test_a_certificate_of_an_authority_that_is_named(secure: Standin, ca: str, i
     """For this registry."""
     with reading(secure, plain_http=False, ca=ca) as registries:
         assert layer(registries, secure) == image.layers[0]
+
+
+def test_an_authority_that_is_renewed(secure: Standin, authority: trustme.CA, tmp_path: Path) -> None:
+    """Counts from the next pass on: what runs for months reads the file again."""
+    path = tmp_path / "renewed.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    with reading(secure, plain_http=False, ca=str(path)) as registries, pytest.raises(Unavailable, match="certificate"):
+        registries.find_digest(image_of(secure))
+    authority.cert_pem.write_to_path(path)
+    with reading(secure, plain_http=False, ca=str(path)) as registries:
+        registries.find_digest(image_of(secure))
 
 
 def test_an_authority_counts_for_its_registry_only(secure: Standin, registry: Standin, ca: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,17 @@ def endpoint(*answers: int) -> Iterator[tuple[str, list[bytes]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_pipe_that_nobody_reads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Is not waited for, and is one line in the log."""
+    os.mkfifo(tmp_path / "pipe")
+    telling = threading.Thread(target=NotificationFile(tmp_path / "pipe").tell, args=(EVENT,), daemon=True)
+    telling.start()
+    telling.join(60)
+    assert not telling.is_alive()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("notifications cannot be written to")
 
 
 def test_a_notification_is_one_line_of_strings_in_ducc_s_layout() -> None:

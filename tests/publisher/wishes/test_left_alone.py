@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cvmfsrepo.oci import Reference
+from publisher.listening.worker import ImagePublisher
 from publisher.registry.registries import Registries
 from publisher.transactions.directory import DirectoryTarget
 from publisher.wishes.recipe import parse_recipe
@@ -14,7 +15,7 @@ from publisher.wishes.run import Outcome, Pass
 from publisher.wishes.state import StateDirectory
 from tests.images.ocilayout import Image
 from tests.images.tarlayer import File, layer_tar
-from tests.publisher.publishing import make_image, make_repository
+from tests.publisher.publishing import AMD64, make_image, make_repository
 from tests.publisher.wishes.stub import Stub, running
 
 pytestmark = pytest.mark.root
@@ -79,6 +80,17 @@ def test_the_next_pass_keeps_to_it(busy: Stub, calm: Stub, tmp_path: Path) -> No
     known.write_left_alone({busy.address: 1.0})
     assert {one.word for one in one_pass(tmp_path, *wishes_of(busy)[:2])} == {"published"}
     assert known.left_alone() == {}
+
+
+def test_the_next_image_that_was_pushed(busy: Stub, calm: Stub, tmp_path: Path) -> None:
+    """`listen` keeps to it too, whatever waits in its queue."""
+    make_repository(tmp_path / "repository")
+    publisher = ImagePublisher(DirectoryTarget.at(tmp_path / "repository", durable=False), Registries, [AMD64])
+    found = [publisher.publish([Reference.parse(wish)]) for wish in wishes_of(busy)[:3]]
+    assert {"asks to wait until" in str(one) for answers in found for one in answers.values()} == {True}
+    assert len(busy.requests) == 1
+    wish = Reference.parse(f"{calm.address}/one:1")
+    assert isinstance(publisher.publish([wish])[wish], tuple)
 
 
 def test_a_list_that_is_not_to_be_had(busy: Stub, calm: Stub, tmp_path: Path) -> None:

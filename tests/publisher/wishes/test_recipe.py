@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publisher.wishes.recipe import RecipeError, parse_recipe
+from publisher.wishes.wish import Wish
 
 GOOD = b"""version: 1
 user: somebody
@@ -53,6 +54,23 @@ def test_every_problem_has_its_place(text: str, places: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text.encode(), "f")
     assert [":".join(line.split(":")[1:3]) for line in caught.value.lines] == places
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("docker.io/debian", "docker.io/library/debian:latest"),
+        ("docker.io/debian:12", "docker.io/library/debian:12"),
+        ("docker.io/debian:1*", "docker.io/library/debian:1*"),
+        (f"docker.io/debian@sha256:{'a' * 64}", f"docker.io/library/debian@sha256:{'a' * 64}"),
+        ("docker.io/group/image:1", "docker.io/group/image:1"),
+        ("docker.io/deb*:1", "docker.io/deb*:1"),
+        ("r.example/debian:12", "r.example/debian:12"),
+    ],
+)
+def test_images_of_docker_hub_itself(text: str, meant: str) -> None:
+    """Are in its `library`, where every client looks for them: Docker Hub has no other."""
+    assert str(Wish.parse(f"https://{text}")) == f"https://{meant}"
 
 
 def test_a_near_name_is_offered() -> None:

@@ -1,6 +1,7 @@
 """Passes over a wish list, against a registry on the loopback."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -150,6 +151,31 @@ def test_damaged_state_is_put_aside(stub: Stub, repository: Path) -> None:
     assert [o.word for o in one_pass(stub, repository, "one:1")] == ["present"]
 
 
+def test_a_look_at_how_it_stands_writes_nothing(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """Not where no state is, and what is damaged is told and left for the next pass."""
+    where = ("--repository", str(repository), "--state", str(tmp_path / "state"))
+    assert run("status", *where).returncode == 1
+    assert not (tmp_path / "state").exists()
+    one_pass(stub, repository, "one:1")
+    (path,) = (tmp_path / "state/images").iterdir()
+    path.write_bytes(b"{")
+    shown = run("status", *where)
+    assert (shown.returncode, shown.stderr) == (1, f"{path}: is damaged, and the next pass puts it aside\n")
+    assert path.read_bytes() == b"{"
+
+
+@pytest.mark.parametrize("option", ["--wished", "--metrics-file"])
+def test_a_file_that_could_not_be_written_at_the_end(stub: Stub, repository: Path, tmp_path: Path, option: str) -> None:
+    """Is told at the beginning, by its name, and nothing is asked."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(_recipe(stub, "one:1"))
+    for file, problem in ((tmp_path / "none/file", "is in no directory"), (tmp_path, "is a directory")):
+        done = run("wishlist", str(recipe), "--repository", str(repository), option, str(file))
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: file '{file}': {problem}; ")
+    assert stub.requests == []
+
+
 def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """Their status is the truth, and --wished is what `collect` may be told."""
     recipe, wished = tmp_path / "recipe.yaml", tmp_path / "wished"
@@ -166,6 +192,33 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     recipe.write_text("version: 1\ninput: [x]\nz: 1\n")
     broken = run("wishlist", str(recipe), "--check")
     assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
+
+
+def test_what_a_recipe_asks_for_later(stub: Stub, repository: Path, tmp_path: Path) -> None:
+    """Trees for Apptainer, and a store for podman, of images that are published already; then a pass costs one request
+    again. Where the store cannot be made the pass is not complete."""
+    recipe, store = tmp_path / "recipe.yaml", Layout(repository).podman_store
+    where = ("--repository", str(repository), "--state", str(tmp_path / "state"))
+
+    def done(ours: str, status: int = 0) -> str:
+        recipe.write_bytes(_recipe(stub, "one:1") + f"cvmfs-publisher:\n  {ours}\n".encode())
+        one_pass = run("wishlist", str(recipe), *where)
+        assert one_pass.returncode == status, one_pass.stderr
+        return one_pass.stdout
+
+    assert done("flat: no").startswith("published ")
+    assert not (repository / ".flat").exists()
+    assert done("flat: yes").startswith("published ")
+    assert len(list((repository / ".flat").glob("*/*"))) == 1
+    (store / "overlay-layers").mkdir(parents=True)
+    (store / "overlay-layers/layers.json").write_text('[{"id": "1"}]')
+    assert f"failed     {repository}\n" in done("podman-store: yes", status=1)
+    shutil.rmtree(store)
+    done("podman-store: yes")
+    assert f"{stub.address}/one:1" in (store / "overlay-images/images.json").read_text()
+    stub.requests.clear()
+    assert done("podman-store: yes").startswith("present ")
+    assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize("name", ["wishlist", "watch"])
