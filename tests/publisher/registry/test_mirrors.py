@@ -12,7 +12,8 @@ from cvmfsrepo.oci import Reference, parse_manifest
 from publisher.publishing.publish import publish_image
 from publisher.registry.registries import Registries
 from publisher.registry.settings import RegistrySettings, Settings
-from publisher.source import Source, open_source
+from publisher.opening import open_source
+from publisher.source import Source
 from publisher.unpacking.stream import CHUNK
 from tests.images.ocilayout import Image
 from tests.publisher.crafting import digest
