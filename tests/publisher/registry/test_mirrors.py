@@ -9,10 +9,10 @@ import pytest
 
 from cvmfsrepo.errors import ContractError, DataLoss, NotFound
 from cvmfsrepo.oci import Reference, parse_manifest
+from publisher.opening import open_source
 from publisher.publishing.publish import publish_image
 from publisher.registry.registries import Registries
 from publisher.registry.settings import RegistrySettings, Settings
-from publisher.opening import open_source
 from publisher.source import Source
 from publisher.unpacking.stream import CHUNK
 from tests.images.ocilayout import Image
