@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cvmfsrepo.errors import FailedPrecondition
-from podmanstore.apply import Changes, apply
+from podmanstore.apply import Changes, apply, is_half_done
 from podmanstore.configs import Cache, Fetch
 from podmanstore.gather import Gathered, Progress, Terms, gather, silent
 from podmanstore.lockfiles import building
@@ -83,13 +83,14 @@ def build(request: Request, progress: Progress = silent) -> Built:
 
 
 def _build(request: Request, started: float, progress: Progress) -> Built:
-    revisions, state = tuple(place.check() for place in request.places), _last_state(request)
+    revisions = _revisions(request)
+    state = _last_state(request, revisions)
     if state and (built := _unchanged(request, state, revisions, started)):
         return built
     is_new = not (request.store / LAYERS_JSON).exists()
     with building(request.store):
         gathered = _gather(request, state, progress)
-        if state and state.outcome == _outcome(request.store, gathered, request.text):
+        if state and _is_as_left(request.store, state) and state.outcome == _outcome(gathered, request.text):
             state = msgspec.structs.replace(state, revisions=gathered.revisions, images=dict(gathered.read))
             keep_state(request.state, state)
             return _as_before(request.store, state, started)
@@ -123,7 +124,7 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
     """Builds, and takes the layers out of the store that no image of the repositories needs; `dry_run` only says which.
     FailedPrecondition where a layer could not be read: its image would lose the others."""
     with building(request.store):
-        gathered = _gather(request, _last_state(request), progress)
+        gathered = _gather(request, _last_state(request, _revisions(request)), progress)
         _write(request, gathered, progress)
         if not gathered.complete:
             problem = "cannot be pruned while the repositories have layers that cannot be read"
@@ -132,8 +133,19 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
         return prune(request.store, wanted, dry_run)
 
 
-def _last_state(request: Request) -> State | None:
-    return None if request.mend else find_state(request.state)
+def _revisions(request: Request) -> tuple[int | None, ...]:
+    return tuple(place.check() for place in request.places)
+
+
+def _last_state(request: Request, revisions: tuple[int | None, ...]) -> State | None:
+    """None where it is not to be believed: a repository whose revision has gone back is another one by the same name,
+    which may hold the same layers in another notation."""
+    state = None if request.mend else find_state(request.state)
+    if state and state.request == request.text:
+        for now, before in zip(revisions, state.revisions, strict=True):
+            if now is not None and before is not None and now < before:
+                return None
+    return state
 
 
 def _gather(request: Request, state: State | None, progress: Progress) -> Gathered:
@@ -159,7 +171,8 @@ def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Pl
             layers=dict(gathered.layers),
             images=dict(gathered.read),
             left_out=_left_out(gathered, planned),
-            outcome=_outcome(store, gathered, request.text),
+            outcome=_outcome(gathered, request.text),
+            listed=_listed(store) or "",
         ),
     )
     progress("store written", 1, 1)
@@ -167,14 +180,20 @@ def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Pl
 
 
 def _unchanged(request: Request, state: State, revisions: tuple[int | None, ...], started: float) -> Built | None:
-    """The outcome where the last build was asked the same of the same revisions: nothing is read but the indices. A
-    plain directory has no revision, and is looked into each time."""
+    """The outcome where the last build was asked the same of the same revisions, and left this store: nothing is read
+    but the indices. A plain directory has no revision, and is looked into each time."""
     store = request.store
     if None in revisions or (state.request, state.revisions) != (request.text, revisions):
         return None
-    if (request.fetch and state.left_out) or not ((store / LAYERS_JSON).exists() and (store / IMAGES_JSON).exists()):
+    if (request.fetch and state.left_out) or not _is_as_left(store, state):
         return None
     return _as_before(store, state, started)
+
+
+def _is_as_left(store: Path, state: State) -> bool:
+    """Whether a store is what the build of a state made it, as its indices tell. A build that died may have made it
+    another one, or half of one, before it could keep its own state."""
+    return not is_half_done(store) and _listed(store) == state.listed
 
 
 def _as_before(store: Path, state: State, started: float) -> Built:
@@ -190,8 +209,8 @@ def _as_before(store: Path, state: State, started: float) -> Built:
     )
 
 
-def _outcome(store: Path, gathered: Gathered, request: str) -> str:
-    """Names what was asked and found, and what the store lists: while this is the same, a plan would be."""
+def _outcome(gathered: Gathered, request: str) -> str:
+    """Names what was asked and found: while this and what the store lists are the same, a plan would be."""
     found = hashlib.sha256(request.encode())
     for image in sorted(gathered.images, key=lambda image: (image.id, image.names)):
         documents = (image.config, image.manifest, *image.indexes)
@@ -199,9 +218,17 @@ def _outcome(store: Path, gathered: Gathered, request: str) -> str:
         found.update(repr((image.names, image.is_original, image.created, layers)).encode())
         found.update(b"".join(hashlib.sha256(document).digest() for document in documents))
     found.update(repr(gathered.left_out).encode())
-    for index in (LAYERS_JSON, IMAGES_JSON):
-        with contextlib.suppress(FileNotFoundError):
-            found.update((store / index).read_bytes())
+    return found.hexdigest()
+
+
+def _listed(store: Path) -> str | None:
+    """Names what a store lists; None where it has no indices."""
+    found = hashlib.sha256()
+    try:
+        for index in (LAYERS_JSON, IMAGES_JSON):
+            found.update(hashlib.sha256((store / index).read_bytes()).digest())
+    except FileNotFoundError:
+        return None
     return found.hexdigest()
 
 
