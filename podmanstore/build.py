@@ -74,6 +74,25 @@ class Built:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The revisions and identities of the repositories when a build begins, in the order of the request."""
+
+    revisions: tuple[int | None, ...]
+    identities: tuple[tuple[str, str], ...]
+
+    def is_another_than(self, state: State) -> bool:
+        """Whether one of them is not that of a state: it has another name, or has gone back, or is not the same in the
+        same revision."""
+        if [name for name, _ in self.identities] != [name for name, _ in state.identities]:
+            return True
+        pairs = zip(self.revisions, self.identities, state.revisions, state.identities, strict=True)
+        return any(
+            now is not None and was is not None and (now < was or (now == was and identity != other))
+            for now, identity, was, other in pairs
+        )
+
+
 def build(request: Request, progress: Progress = silent) -> Built:
     """Makes the store what the repositories have. Unavailable where one does not answer: then nothing was changed;
     otherwise as `apply`."""
@@ -83,18 +102,20 @@ def build(request: Request, progress: Progress = silent) -> Built:
 
 
 def _build(request: Request, started: float, progress: Progress) -> Built:
-    revisions = _revisions(request)
-    state = _last_state(request, revisions)
-    if state and (built := _unchanged(request, state, revisions, started)):
+    seen = _seen(request)
+    state = _last_state(request, seen)
+    if state and (built := _unchanged(request, state, seen.revisions, started)):
         return built
     is_new = not (request.store / LAYERS_JSON).exists()
     with building(request.store):
         gathered = _gather(request, state, progress)
         if state and _is_as_left(request.store, state) and state.outcome == _outcome(gathered, request.text):
-            state = msgspec.structs.replace(state, revisions=gathered.revisions, images=dict(gathered.read))
+            state = msgspec.structs.replace(
+                state, revisions=gathered.revisions, identities=seen.identities, images=dict(gathered.read)
+            )
             keep_state(request.state, state)
             return _as_before(request.store, state, started)
-        planned, changes = _write(request, gathered, progress)
+        planned, changes = _write(request, gathered, seen, progress)
     return Built(
         store=request.store,
         changes=changes,
@@ -124,8 +145,9 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
     """Builds, and takes the layers out of the store that no image of the repositories needs; `dry_run` only says which.
     FailedPrecondition where a layer could not be read: its image would lose the others."""
     with building(request.store):
-        gathered = _gather(request, _last_state(request, _revisions(request)), progress)
-        _write(request, gathered, progress)
+        seen = _seen(request)
+        gathered = _gather(request, _last_state(request, seen), progress)
+        _write(request, gathered, seen, progress)
         if not gathered.complete:
             problem = "cannot be pruned while the repositories have layers that cannot be read"
             raise FailedPrecondition("store", str(request.store), problem, "look at what `build` leaves out")
@@ -133,18 +155,16 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
         return prune(request.store, wanted, dry_run)
 
 
-def _revisions(request: Request) -> tuple[int | None, ...]:
-    return tuple(place.check() for place in request.places)
+def _seen(request: Request) -> _Seen:
+    return _Seen(tuple(place.check() for place in request.places), tuple(place.identity() for place in request.places))
 
 
-def _last_state(request: Request, revisions: tuple[int | None, ...]) -> State | None:
-    """None where it is not to be believed: a repository whose revision has gone back is another one by the same name,
-    which may hold the same layers in another notation."""
+def _last_state(request: Request, seen: _Seen) -> State | None:
+    """None where it is not to be believed: another repository at the same path may hold the same layers in another
+    notation."""
     state = None if request.mend else find_state(request.state)
-    if state and state.request == request.text:
-        for now, before in zip(revisions, state.revisions, strict=True):
-            if now is not None and before is not None and now < before:
-                return None
+    if state and state.request == request.text and seen.is_another_than(state):
+        return None
     return state
 
 
@@ -155,7 +175,7 @@ def _gather(request: Request, state: State | None, progress: Progress) -> Gather
     return gather(request.places, known, request.terms, Cache(request.store / CONFIGS), request.fetch, progress)
 
 
-def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Plan, Changes]:
+def _write(request: Request, gathered: Gathered, seen: _Seen, progress: Progress) -> tuple[Plan, Changes]:
     """Plans the store and makes it so; it is ours meanwhile."""
     store = request.store
     listed = read_layers(store)
@@ -168,6 +188,7 @@ def _write(request: Request, gathered: Gathered, progress: Progress) -> tuple[Pl
             mount=request.terms.mount,
             request=request.text,
             revisions=gathered.revisions,
+            identities=seen.identities,
             layers=dict(gathered.layers),
             images=dict(gathered.read),
             left_out=_left_out(gathered, planned),

@@ -101,6 +101,10 @@ class Place:
 
         return self.ask(look)
 
+    def identity(self) -> tuple[str, str]:
+        """Of the mounted repository and revision, as `Repository.find_identity`."""
+        return ("", "") if self.is_changing else self.ask(self.repository.find_identity)
+
     def has_own_times(self) -> bool:
         """Whether its files' times tell what changed: the kernel's own, of a file system that can be written to."""
         if self.is_changing:

@@ -259,17 +259,45 @@ def killed(*_: object) -> NoReturn:
     raise Killed
 
 
-def test_a_revision_that_has_gone_back(shelf: Shelf, revision: Callable[[int], None]) -> None:
-    """It is another repository by the same name: nothing is believed of layers that are the same in both."""
+def give_identity(monkeypatch: pytest.MonkeyPatch, *identity: str) -> None:
+    monkeypatch.setattr(Repository, "find_identity", lambda _: identity)
+
+
+@pytest.mark.parametrize(
+    ("number", "identity"),
+    [(3, ("one.example", "b")), (7, ("one.example", "b")), (8, ("two.example", "b"))],
+    ids=["gone back", "the same revision", "another name"],
+)
+def test_another_repository_at_the_same_path(
+    shelf: Shelf, revision: Callable[[int], None], monkeypatch: pytest.MonkeyPatch,
+    number: int, identity: tuple[str, str],
+) -> None:  # fmt: skip
+    """Nothing is believed of layers that are the same in both: here they have other markers."""
+    give_identity(monkeypatch, "one.example", "a")
     shelf.publish("one:1", BASE, DELETING)
     request = request_for(shelf)
     store = build(request).store
     shutil.rmtree(shelf.root)
     shelf.root.mkdir()
     shelf.publish("one:1", BASE, DELETING, form=RAW)
-    revision(3)
+    revision(number)
+    give_identity(monkeypatch, *identity)
     assert build(request).changes
     assert check_store(store) == []
+
+
+def test_the_same_repository_has_other_contents(
+    shelf: Shelf, revision: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each revision; what is known of its layers is believed."""
+    give_identity(monkeypatch, "one.example", "a")
+    image = shelf.publish("one:1", BASE)
+    request = request_for(shelf)
+    build(request)
+    shutil.rmtree(shelf.layerfs(image))
+    revision(8)
+    give_identity(monkeypatch, "one.example", "b")
+    assert build(request).left_out == ()
 
 
 @pytest.mark.fuse
