@@ -73,11 +73,13 @@ def opened_file(root: Path, path: Path, buffering: int = -1) -> Iterator[BinaryI
 
 
 def _below(root: Path, path: Path) -> str:
-    """The path from the root on; ValueError where it is not below it."""
+    """The path from the root on; ValueError where it is not below it, or cannot be a path."""
     start, whole = f"{root}/", str(path)
     below = whole[len(start) :] if whole.startswith(start) else str(path.relative_to(root))
     if ".." in below and ".." in below.split("/"):
         raise ValueError(f"path {whole!r} leads up on its way, and only paths below {str(root)!r} are opened")
+    if "\0" in below:  # the kernel would open what stands before it
+        raise ValueError(f"path {whole!r} has a NUL in it, and none can be opened")
     return below
 
 

@@ -208,6 +208,18 @@ class Repository:
         value = xattrs.read(self.layout.root, "user.revision")
         return int(value) if value is not None and value.isdigit() and len(value) <= 18 else None
 
+    def find_identity(self) -> tuple[str, str]:
+        """The name by which the mounted repository is known, and the hash of all that its revision holds; empty texts
+        where this is not a CVMFS mount, or where its client tells them to some users only."""
+        return self._said("user.fqrn"), self._said("user.root_hash")
+
+    def _said(self, name: str) -> str:
+        try:
+            value = xattrs.read(self.layout.root, name) or b""
+        except PermissionError:
+            return ""
+        return value.decode(errors="replace")
+
     def _walk_registry(self, registry: str, directory: Path, prefix: str) -> Iterator[Reference]:
         for name in _names(directory):
             if (directory / name / "manifest.json").is_file():

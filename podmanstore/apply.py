@@ -6,9 +6,11 @@
     <store>/.building/                                                        what a build is making
 
 What an index lists is there before the index, and goes after it; a lock changes after its index. Everything is made
-below `.building` and renamed. The list `.building/placed` names the entries that are there before layers.json tells
-of them: podman fails to pull a layer whose directory it finds and whose record it does not, so a later build that does
-not want them removes them. Callers hold `lockfiles.building`.
+below `.building` and renamed. The list `.building/placed` is there before anything of the store changes, and goes when
+all has: a build that finds it trusts nothing that the store lists, for what a dead one was about to list may stand in
+its place. It names the entries that are there before layers.json tells of them: podman fails to pull a layer whose
+directory it finds and whose record it does not, so a later build that does not want them removes them. Callers hold
+`lockfiles.building`.
 """
 
 import os
@@ -93,7 +95,7 @@ class _Application:
     """One run: what the store lists, and what differs."""
 
     def __init__(self, store: Path, plan: Plan, mend: bool, listed: Iterable[LayerRecord]) -> None:
-        self._store, self._plan, self._mend = store, plan, mend
+        self._store, self._plan, self._mend = store, plan, mend or is_half_done(store)
         self._overlay, self._images = f"{store}/{OVERLAY}", f"{store}/{IMAGES}"
         self._new = f"{store}/{BUILDING}"
         self._layers_were = {record.id: record for record in listed}
@@ -144,6 +146,8 @@ class _Application:
             return False
         if record and not self._mend:
             return True
+        if entry.tar_split and not disk.is_link(tar_split_path(self._store, entry.id), entry.tar_split):
+            return False
         return _is_whole(f"{self._overlay}/{entry.id}", entry)  # of shims below, too, which no index lists
 
     def _has_documents(self, image: ImageRecord) -> bool:
@@ -187,8 +191,11 @@ class _Application:
         staged = f"{self._new}/link"
         for entry in entries:  # before its directory: what stands on an entry that is there finds it
             disk.replace_link(f"{self._overlay}/l/{entry.link}", f"../{entry.id}/diff", staged)
+            tar_split = tar_split_path(self._store, entry.id)
             if entry.tar_split:
-                disk.replace_link(tar_split_path(self._store, entry.id), entry.tar_split, staged)
+                disk.replace_link(tar_split, entry.tar_split, staged)
+            elif entry.id in there:
+                disk.remove_tree(tar_split)
         for identity in new:
             os.rename(f"{self._new}/{identity}", f"{self._overlay}/{identity}")
         for identity in sorted(there):
@@ -219,11 +226,16 @@ class _Application:
                 disk.remove_tree(f"{self._images}/{identity}/{name}")
 
 
+def is_half_done(store: Path) -> bool:
+    """Whether a build, or a removal, has begun to change the store, and not ended."""
+    return os.path.lexists(f"{store}/{BUILDING}/{PLACED}")
+
+
 def note_placed(store: Path, ids: Collection[str]) -> None:
-    """Says which entries are there, or are still there, while layers.json does not list them."""
-    if ids:
-        path = f"{store}/{BUILDING}/{PLACED}"
-        disk.replace_file(path, "\n".join(ids).encode(), f"{path}-new")
+    """Says that the store changes now, and which entries are there, or are still there, while layers.json does not
+    list them."""
+    path = f"{store}/{BUILDING}/{PLACED}"
+    disk.replace_file(path, "\n".join(ids).encode(), f"{path}-new")
 
 
 def write_index(store: Path, path: str, lock: str, content: bytes) -> None:
@@ -285,7 +297,7 @@ def _is_whole(path: str, entry: Entry) -> bool:
     if not all(disk.has_content(f"{path}/{name}", content) for name, content in _files(entry).items()):
         return False
     if isinstance(entry.content, str):
-        return os.path.islink(f"{path}/diff") and os.readlink(f"{path}/diff") == entry.content
+        return disk.is_link(f"{path}/diff", entry.content)
     return os.path.isdir(f"{path}/diff") and not os.path.islink(f"{path}/diff")
 
 

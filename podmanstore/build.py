@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cvmfsrepo.errors import FailedPrecondition
-from podmanstore.apply import Changes, apply
+from podmanstore.apply import Changes, apply, is_half_done
 from podmanstore.configs import Cache, Fetch
 from podmanstore.gather import Gathered, Progress, Terms, gather, silent
 from podmanstore.lockfiles import building
@@ -74,6 +74,25 @@ class Built:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The revisions and identities of the repositories when a build begins, in the order of the request."""
+
+    revisions: tuple[int | None, ...]
+    identities: tuple[tuple[str, str], ...]
+
+    def is_another_than(self, state: State) -> bool:
+        """Whether one of them is not that of a state: it has another name, or has gone back, or is not the same in the
+        same revision."""
+        if [name for name, _ in self.identities] != [name for name, _ in state.identities]:
+            return True
+        pairs = zip(self.revisions, self.identities, state.revisions, state.identities, strict=True)
+        return any(
+            now is not None and was is not None and (now < was or (now == was and identity != other))
+            for now, identity, was, other in pairs
+        )
+
+
 def build(request: Request, progress: Progress = silent) -> Built:
     """Makes the store what the repositories have. Unavailable where one does not answer: then nothing was changed;
     otherwise as `apply`."""
@@ -83,17 +102,20 @@ def build(request: Request, progress: Progress = silent) -> Built:
 
 
 def _build(request: Request, started: float, progress: Progress) -> Built:
-    revisions, state = tuple(place.check() for place in request.places), _last_state(request)
-    if state and (built := _unchanged(request, state, revisions, started)):
+    seen = _seen(request)
+    state = _last_state(request, seen)
+    if state and (built := _unchanged(request, state, seen.revisions, started)):
         return built
     is_new = not (request.store / LAYERS_JSON).exists()
     with building(request.store):
         gathered = _gather(request, state, progress)
-        if state and state.outcome == _outcome(request.store, gathered, request.text):
-            state = msgspec.structs.replace(state, revisions=gathered.revisions, images=dict(gathered.read))
+        if state and _is_as_left(request.store, state) and state.outcome == _outcome(gathered, request.text):
+            state = msgspec.structs.replace(
+                state, revisions=gathered.revisions, identities=seen.identities, images=dict(gathered.read)
+            )
             keep_state(request.state, state)
             return _as_before(request.store, state, started)
-        return _write(request, gathered, is_new, started, progress)
+        return _write(request, gathered, seen, is_new, started, progress)
 
 
 @contextlib.contextmanager
@@ -114,8 +136,9 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
     FailedPrecondition where a layer could not be read: its image would lose the others."""
     started, is_new = time.monotonic(), not (request.store / LAYERS_JSON).exists()
     with building(request.store):
-        gathered = _gather(request, _last_state(request), progress)
-        built = _write(request, gathered, is_new, started, progress)
+        seen = _seen(request)
+        gathered = _gather(request, _last_state(request, seen), progress)
+        built = _write(request, gathered, seen, is_new, started, progress)
         if not gathered.complete:
             problem = "cannot be pruned while the repositories have layers that cannot be read"
             raise FailedPrecondition("store", str(request.store), problem, "look at what `build` leaves out")
@@ -123,8 +146,17 @@ def build_and_prune(request: Request, dry_run: bool, progress: Progress = silent
         return built, prune(request.store, wanted, dry_run)
 
 
-def _last_state(request: Request) -> State | None:
-    return None if request.mend else find_state(request.state)
+def _seen(request: Request) -> _Seen:
+    return _Seen(tuple(place.check() for place in request.places), tuple(place.identity() for place in request.places))
+
+
+def _last_state(request: Request, seen: _Seen) -> State | None:
+    """None where it is not to be believed: another repository at the same path may hold the same layers in another
+    notation."""
+    state = None if request.mend else find_state(request.state)
+    if state and state.request == request.text and seen.is_another_than(state):
+        return None
+    return state
 
 
 def _gather(request: Request, state: State | None, progress: Progress) -> Gathered:
@@ -134,7 +166,9 @@ def _gather(request: Request, state: State | None, progress: Progress) -> Gather
     return gather(request.places, known, request.terms, Cache(request.store / CONFIGS), request.fetch, progress)
 
 
-def _write(request: Request, gathered: Gathered, is_new: bool, started: float, progress: Progress) -> Built:
+def _write(
+    request: Request, gathered: Gathered, seen: _Seen, is_new: bool, started: float, progress: Progress
+) -> Built:
     """Plans the store and makes it so; it is ours meanwhile."""
     store = request.store
     listed = read_layers(store)
@@ -147,10 +181,12 @@ def _write(request: Request, gathered: Gathered, is_new: bool, started: float, p
             mount=request.terms.mount,
             request=request.text,
             revisions=gathered.revisions,
+            identities=seen.identities,
             layers=dict(gathered.layers),
             images=dict(gathered.read),
             left_out=_left_out(gathered, planned),
-            outcome=_outcome(store, gathered, request.text),
+            outcome=_outcome(gathered, request.text),
+            listed=_listed(store) or "",
         ),
     )
     progress("store written", 1, 1)
@@ -167,14 +203,20 @@ def _write(request: Request, gathered: Gathered, is_new: bool, started: float, p
 
 
 def _unchanged(request: Request, state: State, revisions: tuple[int | None, ...], started: float) -> Built | None:
-    """The outcome where the last build was asked the same of the same revisions: nothing is read but the indices. A
-    plain directory has no revision, and is looked into each time."""
+    """The outcome where the last build was asked the same of the same revisions, and left this store: nothing is read
+    but the indices. A plain directory has no revision, and is looked into each time."""
     store = request.store
     if None in revisions or (state.request, state.revisions) != (request.text, revisions):
         return None
-    if (request.fetch and state.left_out) or not ((store / LAYERS_JSON).exists() and (store / IMAGES_JSON).exists()):
+    if (request.fetch and state.left_out) or not _is_as_left(store, state):
         return None
     return _as_before(store, state, started)
+
+
+def _is_as_left(store: Path, state: State) -> bool:
+    """Whether a store is what the build of a state made it, as its indices tell. A build that died may have made it
+    another one, or half of one, before it could keep its own state."""
+    return not is_half_done(store) and _listed(store) == state.listed
 
 
 def _as_before(store: Path, state: State, started: float) -> Built:
@@ -190,8 +232,8 @@ def _as_before(store: Path, state: State, started: float) -> Built:
     )
 
 
-def _outcome(store: Path, gathered: Gathered, request: str) -> str:
-    """Names what was asked and found, and what the store lists: while this is the same, a plan would be."""
+def _outcome(gathered: Gathered, request: str) -> str:
+    """Names what was asked and found: while this and what the store lists are the same, a plan would be."""
     found = hashlib.sha256(request.encode())
     for image in sorted(gathered.images, key=lambda image: (image.id, image.names)):
         documents = (image.config, image.manifest, *image.indexes)
@@ -199,9 +241,17 @@ def _outcome(store: Path, gathered: Gathered, request: str) -> str:
         found.update(repr((image.names, image.is_original, image.created, layers)).encode())
         found.update(b"".join(hashlib.sha256(document).digest() for document in documents))
     found.update(repr(gathered.left_out).encode())
-    for index in (LAYERS_JSON, IMAGES_JSON):
-        with contextlib.suppress(FileNotFoundError):
-            found.update((store / index).read_bytes())
+    return found.hexdigest()
+
+
+def _listed(store: Path) -> str | None:
+    """Names what a store lists; None where it has no indices."""
+    found = hashlib.sha256()
+    try:
+        for index in (LAYERS_JSON, IMAGES_JSON):
+            found.update(hashlib.sha256((store / index).read_bytes()).digest())
+    except FileNotFoundError:
+        return None
     return found.hexdigest()
 
 

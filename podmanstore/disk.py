@@ -52,10 +52,15 @@ def replace_link(path: str, target: str, staged: str) -> None:
     try:
         os.symlink(target, path)
     except FileExistsError:
-        if os.path.islink(path) and os.readlink(path) == target:
+        if is_link(path, target):
             return
         os.symlink(target, staged)
         os.rename(staged, path)
+
+
+def is_link(path: str, target: str) -> bool:
+    """Whether a symlink is there that says `target`."""
+    return os.path.islink(path) and os.readlink(path) == target
 
 
 def has_content(path: str, content: bytes) -> bool:

@@ -107,7 +107,7 @@ def gather(
 
 def _images_of(known: Remembered, place: Place, revision: int | None) -> Mapping[str, KeptImage] | None:
     """What is known of a place's images; None where stamps tell nothing."""
-    return known.images if revision is None and not place.is_changing else None
+    return known.images if revision is None and place.has_own_times() else None
 
 
 def _is_of_one(places: Sequence[Place], layer: HeldLayer) -> bool:

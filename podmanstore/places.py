@@ -1,12 +1,12 @@
 """A repository as a store is built from it: asked with deadlines, several things at a time, and seen by the store's
 users at a path that may be another one."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -33,8 +33,14 @@ _QUICK = 0.05
 """Seconds for so many items: less than they take over a network."""
 
 
-def _work_through(work: Callable[[Item], T], share: Sequence[Item]) -> list[T]:
-    return [work(item) for item in share]
+def _work_through(work: Callable[[Item], T], share: Sequence[Item], seconds: float) -> list[T]:
+    """The results of a share, or of its beginning when so many seconds are over."""
+    until, results = time.monotonic() + seconds, list[T]()
+    for item in share:
+        results.append(work(item))
+        if time.monotonic() > until:
+            break
+    return results
 
 
 def _access() -> Access:
@@ -66,19 +72,23 @@ class Place:
 
     def ask_each(self, work: Callable[[Item], T], items: Sequence[Item], seconds: float | None = None) -> Iterator[T]:
         """`work(item)` of each, in their order; each batch has `seconds`. They run side by side where that is worth
-        it: what a disk or a cache answers at once, one thread reads quicker than several that wait for each other."""
-        pending, share = iter(items), _SHARE
-        while batch := list(islice(pending, _AT_A_TIME)):
+        it: what a disk or a cache answers at once, one thread reads quicker than several that wait for each other. It
+        stops where that ends, or it would have the time of all of them alone."""
+        done, share, patience = 0, _SHARE, math.inf
+        while batch := items[done : done + _AT_A_TIME]:
             began = time.monotonic()
             until = began + (self.seconds if seconds is None else seconds)
             shares = [batch[first : first + share] for first in range(0, len(batch), share)]
-            answers = self.access.call_all([partial(_work_through, work, each) for each in shares], until)
-            share = _AT_A_TIME if time.monotonic() - began < _QUICK else _SHARE
+            answers = self.access.call_all([partial(_work_through, work, each, patience) for each in shares], until)
+            is_quick = time.monotonic() - began < _QUICK
+            share, patience = (_AT_A_TIME, _QUICK) if is_quick else (_SHARE, math.inf)
             for answer in answers:
                 try:
-                    yield from answer()
+                    results = answer()
                 except (DeadlineExpired, OSError) as error:
                     self._fail(error)
+                done += len(results)
+                yield from results
 
     def check(self) -> int | None:
         """The mounted revision, of a repository that is there and that has one: an empty mount point is an outage, and
@@ -90,6 +100,16 @@ class Place:
             return None if self.is_changing else self.repository.find_revision()
 
         return self.ask(look)
+
+    def identity(self) -> tuple[str, str]:
+        """Of the mounted repository and revision, as `Repository.find_identity`."""
+        return ("", "") if self.is_changing else self.ask(self.repository.find_identity)
+
+    def has_own_times(self) -> bool:
+        """Whether its files' times tell what changed: the kernel's own, of a file system that can be written to."""
+        if self.is_changing:
+            return False
+        return not self.ask(lambda: os.statvfs(self.repository.layout.root)).f_flag & os.ST_RDONLY
 
     def _fail(self, error: DeadlineExpired | OSError) -> NoReturn:
         raise self.unavailable(str(error)) from error

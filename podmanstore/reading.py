@@ -2,7 +2,8 @@
 
 Layers never change under their digest. An image does under its name: what was read of it is believed while the two
 files that a publication writes are the same, as their stamps tell. A CVMFS mount needs none of this while its revision
-is the same, and gives inode numbers anew when it is mounted: there every image is read again after a publication.
+is the same, and gives inode numbers anew when it is mounted: there every image is read again after a publication. So it
+is where a file system is mounted read-only: its files may have been given their times, as in an image of a disk.
 """
 
 import os

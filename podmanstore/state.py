@@ -22,8 +22,10 @@ _DIGEST_LENGTH = 32
 
 class State(msgspec.Struct, frozen=True):
     """The last build: what it was asked for (`request`, any text), what it found, and the `revisions` of the
-    repositories in the order of the request. `layers` are named by their hex digits; `outcome` is a hash of the images
-    that it found and of the indices that it wrote for them. `images` are those that need not be read again."""
+    repositories in the order of the request, and their `identities`. `layers` are named by their hex digits; `outcome`
+    is a hash of the images that it found, `listed` one of the indices that the store has then. `images` are those that
+    need not be read again.
+    """
 
     mount: Mount
     request: str
@@ -31,6 +33,8 @@ class State(msgspec.Struct, frozen=True):
     layers: dict[str, HeldLayer]
     left_out: tuple[LeftOut, ...] = ()
     outcome: str = ""
+    listed: str = ""
+    identities: tuple[tuple[str, str], ...] = ()
     images: dict[str, KeptImage] = {}
 
 

@@ -143,6 +143,14 @@ def rewritten(text: str, answers: Sequence[Answered]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_page(page: Path, answers: Sequence[Answered]) -> None:
+    """Writes the answers that are not as shown, and says which."""
+    for one in answers:
+        if not one.is_as_shown:
+            print(f"line {one.typed.line}: {one.typed.command}: status {one.status}")
+    page.write_text(rewritten(page.read_text(), answers))
+
+
 def play(chapter: Chapter, happen: Callable[[str], None], type_it: Callable[[str], tuple[int, str]]) -> list[Answered]:
     """A chapter from its begin to its end."""
     answers: list[Answered] = []
@@ -177,10 +185,7 @@ def main() -> None:
         for chapter in chapters(PAGE.read_text()):
             with place.node() as node:
                 answers += play(chapter, node.happen, node.type)
-    for one in answers:
-        if not one.is_as_shown:
-            print(f"line {one.typed.line}: {one.typed.command}: status {one.status}")
-    PAGE.write_text(rewritten(PAGE.read_text(), answers))
+    write_page(PAGE, answers)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsrepo.contained import opened_file
+
 OPENAT2 = "437"
 
 
@@ -62,3 +64,9 @@ def test_what_cannot_be_opened(root: Path, refused: str) -> None:
     """Is told as the kernel tells it; a pipe is not waited for, and a path elsewhere is a mistake of ours."""
     assert opened(root, refused, "none/file", "file/below", "a/fifo") == ["ENOENT", "ENOTDIR", "DataLoss"]
     assert opened(root, refused, "../outside/file", "a/../file") == ["ValueError", "ValueError"]
+
+
+def test_a_path_with_a_nul(root: Path) -> None:
+    """Is none: what stands before the NUL is not what was asked for."""
+    with pytest.raises(ValueError, match="NUL"), opened_file(root, root / "a/b\0c/file"):
+        pass

@@ -321,6 +321,20 @@ def test_revision(
     assert repository.find_revision() == expected
 
 
+def test_identity(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mount's name and hash; what its client keeps from this user is not known."""
+    told = {"user.fqrn": b"one.example", "user.root_hash": b"abc"}
+    monkeypatch.setattr("cvmfsrepo.xattrs.read", lambda path, name: told[name])
+    assert repository.find_identity() == ("one.example", "abc")
+
+    def read(path: Path, name: str) -> bytes:
+        raise PermissionError(errno.EACCES, "protected")
+
+    monkeypatch.setattr("cvmfsrepo.xattrs.read", read)
+    assert repository.find_identity() == ("", "")
+
+
 def test_plain_directory_has_no_revision(repository: Repository) -> None:
     """A plain directory is as good as a mount."""
     assert repository.find_revision() is None
+    assert repository.find_identity() == ("", "")

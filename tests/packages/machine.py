@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.packages.trees import Tree
-from tests.privilege.booted import children, own_cgroups, remove_cgroups
+from tests.privilege.booted import children, own_namespaces
 from tests.snapshotter.nodes import eventually
 
 BOOT_SECONDS = 60.0
@@ -152,21 +152,9 @@ def booted(written: Disk, binds: Mapping[str, Path] | None = None) -> Iterator[M
     """Boots it; `binds` are directories of this machine by their places in it, with what is mounted
     there. It is over with the block: everything in it is killed, as by a loss of power."""
     own = Path(tempfile.mkdtemp(prefix="boot-", dir="/tmp"))
-    group = own_cgroups(f"cvmfs-package-{own.name}", own / "unified")
-    (own / "init").write_text(_INIT.format(root=f"{written.own}/root", disk=written.mounts, binds=_mounts(binds or {})))
-    join = "".join(f"echo $$ > {shlex.quote(str(path))}/cgroup.procs; " for path in group)
-    command = f"{join} exec unshare -m -p -f -u -i -C --kill-child sh {own}/init"
-    with (own / "console").open("wb") as console:
-        process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
-    try:
+    script = _INIT.format(root=f"{written.own}/root", disk=written.mounts, binds=_mounts(binds or {}))
+    with own_namespaces(own, f"cvmfs-package-{own.name}", script) as process:
         yield _wait_for_boot(process, own / "console")
-    finally:
-        process.kill()
-        process.wait()
-        remove_cgroups(group)
-        if (own / "unified").is_mount():
-            subprocess.run(["umount", str(own / "unified")], check=True)
-        shutil.rmtree(own)
 
 
 def _prepare(upper: Path) -> None:

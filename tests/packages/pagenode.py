@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cli.operations import Chapter, Event, chapters, play, rewritten
+from tests.cli.operations import Chapter, Event, chapters, play, write_page
 from tests.packages import built
 from tests.packages.machine import Disk, disk
 from tests.packages.node import CONTAINER, Node, World, installed, node, world
@@ -133,10 +133,7 @@ def main() -> None:
         for chapter in page_chapters():
             with node_of(chapter) as it:
                 answers += play(chapter, it.happen, it.type)
-    for one in answers:
-        if not one.is_as_shown:
-            print(f"line {one.typed.line}: {one.typed.command}: status {one.status}")
-    PAGE.write_text(rewritten(PAGE.read_text(), answers))
+    write_page(PAGE, answers)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,9 @@ def test_a_removal_keeps_the_state(shared: World, written: Disk) -> None:
         assert (it.pids(), it.task(CONTAINER)) == (("0", engine), process)
         assert it.read(CONTAINER) == SHOWN
         assert it.machine.type("ls /usr/lib/cvmfs-snapshotter").status != 0
+        it.machine.say(f"echo '# since then' >> {CONFIG}")
         it.install()
+        assert it.machine.say(f"tail -n 1 {CONFIG}") == "# since then\n"
         assert (it.snapshots(), it.task(CONTAINER), it.pids()[1]) == (state, process, engine)
         it.run("next")
         assert it.read("next") == SHOWN
@@ -120,21 +122,24 @@ def test_a_removal_keeps_the_state(shared: World, written: Disk) -> None:
 
 def test_a_purge_refuses_while_there_are_snapshots(shared: World, written: Disk) -> None:
     """It fails, says why and how to go on, and keeps the state and the package's last script; dpkg is fit for other
-    work meanwhile. When nothing uses the snapshotter any more, the same command removes all that was ours."""
+    work meanwhile. Installed again, it has the administrator's configuration. When nothing uses the snapshotter any
+    more, the same command removes all that was ours."""
     with node(shared, written) as it:
-        process = it.run(CONTAINER)
-        refused = it.machine.type("dpkg --purge cvmfs-snapshotter")
-        assert refused.status == 1
-        assert f"state '{STATE}': not removed" in refused.said
-        assert "cvmfs-snapshotter drain" in refused.said
-        assert (it.package_state(), it.task(CONTAINER)) == ("config-files", process)
-        assert it.read(CONTAINER) == SHOWN
-        assert it.machine.say("dpkg --audit; dpkg --configure --pending") == ""
+        process, told, state = it.run(CONTAINER), it.machine.say(f"cat {CONFIG}"), it.snapshots()
+        for _ in range(2):
+            refused = it.machine.type("dpkg --purge cvmfs-snapshotter")
+            assert refused.status == 1
+            assert f"state '{STATE}': not removed" in refused.said
+            assert "cvmfs-snapshotter drain" in refused.said
+            assert (it.package_state(), it.task(CONTAINER)) == ("config-files", process)
+            assert it.read(CONTAINER) == SHOWN
+            assert it.machine.say("dpkg --audit; dpkg --configure --pending") == ""
         it.install()
-        it.configure()
+        assert (it.machine.say(f"cat {CONFIG}"), it.snapshots()) == (told, state)
         assert it.machine.type("cvmfs-snapshotter drain").status == 3
         it.leave()
         it.machine.say("dpkg --purge cvmfs-snapshotter")
         for place in (STATE, "/run/containerd-cvmfs-grpc", "/usr/lib/cvmfs-snapshotter", str(Path(CONFIG).parent)):
             assert it.machine.type(f"test -e {place}").status == 1, place
+        assert it.machine.type("ls /var/backups | grep cvmfs").said == ""
         assert it.machine.type("dpkg-query --show cvmfs-snapshotter").status == 1

@@ -1,14 +1,19 @@
 """What the files of debian/ repeat of the project is what the project says."""
 
+import platform
 import re
+import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from snapshotter.config import Config
 from tests.packages.trees import PACKAGES, PYTHONS
 from tests.standins import PROJECT
 
 DEBIAN = PROJECT / "debian"
+TOOL = PROJECT / "tools" / "build-deb"
 ABOUT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 
 
@@ -72,8 +77,34 @@ def test_its_scripts_know_the_state() -> None:
 
 
 def test_the_tool_builds_where_the_tests_do() -> None:
-    """The tree that it makes for itself has what theirs has, and both have what debian/control asks for."""
-    tool = (PROJECT / "tools" / "build-deb").read_text()
-    assert re.findall(r"--include=(\S+)", tool) == [",".join(PACKAGES["build"])]
+    """The tree that it makes for itself has what debian/control asks for, and so has theirs, and what looks the package
+    over."""
+    (included,) = re.findall(r"--include=(\S+)", TOOL.read_text())
     (wanted,) = re.findall(r"^Build-Depends: (.*)$", text("control"), re.MULTILINE)
-    assert re.findall(r"debhelper|python3[\w-]*", wanted) == list(PACKAGES["build"])
+    assert re.findall(r"debhelper|python3[\w-]*", wanted) == included.split(",")
+    assert PACKAGES["build"] == (*included.split(","), "lintian")
+
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def test_it_is_for_the_architectures_that_the_tool_knows() -> None:
+    """No other is promised."""
+    assert re.findall(r"^Architecture: (.*)$", text("control"), re.MULTILINE) == [" ".join(ARCHITECTURES.values())]
+    assert dict(re.findall(r"^(\w+)\) architecture=(\w+) ;;$", TOOL.read_text(), re.MULTILINE)) == ARCHITECTURES
+
+
+@pytest.mark.skipif(platform.machine() not in ARCHITECTURES, reason="no package is built on such a machine")
+def test_it_is_not_built_for_another_architecture(tmp_path: Path) -> None:
+    """A tree of one is refused, and nothing is fetched: the libraries would be this machine's."""
+    here = ARCHITECTURES[platform.machine()]
+    (other,) = set(ARCHITECTURES.values()) - {here}
+    (tmp_path / "tree/var/lib/dpkg").mkdir(parents=True)
+    status = "Package: {}\nStatus: install ok installed\nArchitecture: {}\n\n"
+    packages = [("adduser", "all"), ("dpkg", other), ("gcc", here)]
+    (tmp_path / "tree/var/lib/dpkg/status").write_text("".join(status.format(*package) for package in packages))
+    command = [str(TOOL), "--tree", str(tmp_path / "tree"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"is a Debian for '{other}', and this machine is {here}" in done.stderr
+    assert not (tmp_path / "out").exists()

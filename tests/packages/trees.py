@@ -25,7 +25,7 @@ FORMAT: Final = 1
 """Part of every tree's name: a change in how trees are made makes new ones."""
 _NODE: Final = ("containerd", "dbus", "init-system-helpers", "procps", "python3", "runc", "systemd", "systemd-sysv")
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "build": ("debhelper", "python3", "python3-pip"),
+    "build": ("debhelper", "python3", "python3-pip", "lintian"),
     "python": (*_NODE, "libstdc++6", "pipx", "python3-venv"),
     "node": _NODE,
 }

@@ -57,6 +57,31 @@ def test_a_build_that_dies(tmp_path: Path, killing: Callable[[int], None], crash
     assert count > 10
 
 
+TAKEN_BACK = {
+    **{name: CRASHES[name] for name in ("a layer elsewhere", "other shims", "another manifest")},
+    "another tar-split": tuple([image("a", layer("base", tar_split=f"/{where}/split"))] for where in ("one", "other")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crash", TAKEN_BACK)
+def test_a_build_that_dies_and_is_taken_back(tmp_path: Path, killing: Callable[[int], None], crash: str) -> None:
+    """Whoever asks again for what was there before has it, each file of it: nothing of the dead build stands in its
+    place, though the indices never told of it."""
+    before, after = TAKEN_BACK[crash]
+    undisturbed, store = tmp_path / "undisturbed", tmp_path / "0"
+    for directory in (undisturbed, store):
+        build(directory, before)
+    wanted = contents(undisturbed)
+    for number in kills(killing, lambda: build(store, after)):  # noqa: B023 - called before the next one
+        build(store, before)
+        found = contents(store)
+        assert {path for path in wanted if found.get(path) != wanted[path]} == set(), f"step {number}"
+        assert not build(store, before)
+        store = tmp_path / str(number + 1)
+        build(store, before)
+
+
 def test_what_a_dead_build_placed_for_an_image_that_is_gone(store: Path, killing: Callable[[int], None]) -> None:
     """Is removed by the next build: podman does not pull a layer whose directory it finds without a record."""
     build(store, three_images()[:1])

@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import FailedPrecondition, Unavailable
+from cvmfsrepo.repository import Repository
 from cvmfsrepo.tree import Notation
 from podmanstore import build as module
+from podmanstore.apply import is_half_done
 from podmanstore.build import Request, build, build_and_prune
 from podmanstore.check import Kind, check_store
 from podmanstore.gather import Terms
@@ -20,6 +23,7 @@ from podmanstore.places import Place
 from podmanstore.values import Mount
 from publisher.publishing.form import Form
 from tests.images.tarlayer import Dir, Entry, File, Opaque, Whiteout
+from tests.podmanstore.killing import Killed, kills
 from tests.podmanstore.repositories import AMD64, DUCC, Registry, Shelf, reference
 from tests.standins import Standin, standin
 
@@ -206,6 +210,94 @@ def test_an_unchanged_revision_is_not_looked_into(shelf: Shelf, mounted: Standin
     mounted.publish()
     assert build(request).images == 2
     assert build(replace(request, terms=Terms(Mount.KERNEL, AMD64, frozenset({reference("one:1")})))).images == 1
+
+
+@pytest.fixture
+def revision(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Gives all repositories a revision, 7 at first."""
+
+    def give(number: int) -> None:
+        monkeypatch.setattr(Repository, "find_revision", lambda _: number)
+
+    give(7)
+    return give
+
+
+@pytest.mark.usefixtures("revision")
+def test_a_build_that_died_before_it_was_remembered(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is another one than the last build that is remembered left: the same build makes it right, although
+    nothing was published since."""
+    for name in ("one:1", "two:1"):
+        shelf.publish(name, BASE)
+    every = request_for(shelf)
+    one = replace(every, terms=replace(every.terms, only=frozenset({reference("one:1")})))
+    store = build(one).store
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "keep_state", killed)
+        with pytest.raises(Killed):
+            build(every)
+    assert len(names_in(store)) == 2
+    assert build(one).images == 1
+    assert names_in(store) == ["registry.example/one:1"]
+    assert not build(one).changes
+
+
+@pytest.mark.usefixtures("revision")
+def test_a_build_that_died_and_was_taken_back(shelf: Shelf, killing: Callable[[int], None]) -> None:
+    """At any step: what was asked for before is there again, although the repository and the indices are the same."""
+    shelf.publish("one:1", BASE, DELETING, form=RAW)
+    before = request_for(shelf)
+    after = replace(before, terms=replace(before.terms, mount=Mount.FUSE))
+    store = build(before).store
+    for number in kills(killing, lambda: build(after)):
+        build(before)
+        assert check_store(store) == [], f"step {number}"
+        assert not is_half_done(store)
+
+
+def killed(*_: object) -> NoReturn:
+    raise Killed
+
+
+def give_identity(monkeypatch: pytest.MonkeyPatch, *identity: str) -> None:
+    monkeypatch.setattr(Repository, "find_identity", lambda _: identity)
+
+
+@pytest.mark.parametrize(
+    ("number", "identity"),
+    [(3, ("one.example", "b")), (7, ("one.example", "b")), (8, ("two.example", "b"))],
+    ids=["gone back", "the same revision", "another name"],
+)
+def test_another_repository_at_the_same_path(
+    shelf: Shelf, revision: Callable[[int], None], monkeypatch: pytest.MonkeyPatch,
+    number: int, identity: tuple[str, str],
+) -> None:  # fmt: skip
+    """Nothing is believed of layers that are the same in both: here they have other markers."""
+    give_identity(monkeypatch, "one.example", "a")
+    shelf.publish("one:1", BASE, DELETING)
+    request = request_for(shelf)
+    store = build(request).store
+    shutil.rmtree(shelf.root)
+    shelf.root.mkdir()
+    shelf.publish("one:1", BASE, DELETING, form=RAW)
+    revision(number)
+    give_identity(monkeypatch, *identity)
+    assert build(request).changes
+    assert check_store(store) == []
+
+
+def test_the_same_repository_has_other_contents(
+    shelf: Shelf, revision: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each revision; what is known of its layers is believed."""
+    give_identity(monkeypatch, "one.example", "a")
+    image = shelf.publish("one:1", BASE)
+    request = request_for(shelf)
+    build(request)
+    shutil.rmtree(shelf.layerfs(image))
+    revision(8)
+    give_identity(monkeypatch, "one.example", "b")
+    assert build(request).left_out == ()
 
 
 @pytest.mark.fuse

@@ -14,6 +14,7 @@ from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import Unavailable
 from cvmfsrepo.oci import Platform
 from cvmfsrepo.tree import Notation
+from podmanstore import reading
 from podmanstore.gather import Terms, gather
 from podmanstore.held import compression_of
 from podmanstore.reading import Remembered
@@ -21,6 +22,7 @@ from podmanstore.values import HeldLayer, Mount
 from publisher.publishing.form import Form
 from tests.images.ocilayout import Image, write_image
 from tests.images.tarlayer import Dir, File, Opaque, Whiteout, layer_tar
+from tests.mounting import mounted as mounted_at
 from tests.podmanstore.repositories import AMD64, DUCC, Registry, Shelf, reference
 from tests.standins import Standin, standin
 
@@ -266,6 +268,18 @@ def test_known_layers_are_not_looked_at(shelf: Shelf) -> None:
 
 def _moved(layer: HeldLayer) -> HeldLayer:
     return HeldLayer(layer.layer, layer.diff_id, f"/elsewhere{layer.target}", layer.size)
+
+
+def test_images_are_remembered_where_their_times_tell(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a directory that can be written to. What is mounted read-only may be an image of a disk, whose maker gave its
+    files their times, and the next one's the same."""
+    shelf.publish("one:1", BASE)
+    monkeypatch.setattr(reading, "_SETTLED_NS", 0)
+    assert len(shelf.gather().read) == 1
+    with mounted_at("none", str(shelf.root), tmp_path / "image", ["bind", "ro"]) as image:
+        assert shelf.gather(place=shelf.place(image)).read == {}
 
 
 def test_several_repositories(tmp_path: Path) -> None:

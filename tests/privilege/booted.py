@@ -118,7 +118,6 @@ def booted(
     if not SYSTEMD.exists():
         pytest.skip(f"no {SYSTEMD}: install systemd (it need not be what runs this machine)")
     own = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
-    group = own_cgroups(f"{service.unit.stem}-{own.name}", own / "unified")
     own.chmod(0o755)
     _write_units(own / "units", drop_in, service)
     (own / "repository").mkdir()
@@ -126,22 +125,29 @@ def booted(
         f'repository = "{NAME}"\nabsolute-mountpoint = "{repository}"\ndeadline = 2\n{config}'
     )
     keep, show = _kept_over_the_tmpfs(own)
-    (own / "init").write_text(_INIT.format(own=own, cgroups=CGROUPS, systemd=SYSTEMD, keep=keep, show=show))
-    join = "".join(f"echo $$ > {shlex.quote(str(path))}/cgroup.procs; " for path in group)
-    command = f"{join} exec unshare -m -p -f -u -i -C --kill-child sh {own}/init"
-    with (own / "console").open("wb") as console:
-        process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
-    try:
+    script = _INIT.format(own=own, cgroups=CGROUPS, systemd=SYSTEMD, keep=keep, show=show)
+    with own_namespaces(own, f"{service.unit.stem}-{own.name}", script) as process:
         found = Booted(own, process.pid, service)
         _wait_until_it_says(until or service.says, found, process)
         yield found
-    finally:
-        process.kill()
-        process.wait()
-        remove_cgroups(group)
-        if (own / "unified").is_mount():
-            subprocess.run(["umount", str(own / "unified")], check=True)
-        shutil.rmtree(own)
+
+
+@contextlib.contextmanager
+def own_namespaces(own: Path, name: str, script: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process around a script that becomes the first one of namespaces and a cgroup of its own; what it says is in
+    `own/console`. It is killed with the block, with all in it, and `own` goes. Skips where no cgroup can be had."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, own)
+        group = own_cgroups(name, own / "unified")
+        undo.callback(_leave_cgroups, group, own / "unified")
+        (own / "init").write_text(script)
+        join = "".join(f"echo $$ > {shlex.quote(str(path))}/cgroup.procs; " for path in group)
+        command = f"{join} exec unshare -m -p -f -u -i -C --kill-child sh {own}/init"
+        with (own / "console").open("wb") as console:
+            process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        yield process
 
 
 def _needed() -> list[Path]:
@@ -207,8 +213,8 @@ def own_cgroups(name: str, unified: Path) -> list[Path]:
     return made
 
 
-def remove_cgroups(groups: list[Path]) -> None:
-    """From the bottom up, once their processes are gone."""
+def _leave_cgroups(groups: list[Path], unified: Path) -> None:
+    """They go from the bottom up, once their processes are gone."""
     for group in groups:
         for path in (*sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True), group):
             for _ in range(100):
@@ -217,6 +223,8 @@ def remove_cgroups(groups: list[Path]) -> None:
                     break
                 except OSError:
                     time.sleep(0.05)
+    if unified.is_mount():
+        subprocess.run(["umount", str(unified)], check=True)
 
 
 def children(pid: int) -> list[int]:
