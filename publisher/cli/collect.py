@@ -8,7 +8,14 @@ import click
 import msgspec
 
 from publisher.cli.podman import RepositoryStore, say
-from publisher.cli.shared import check_places, chosen_target, metrics_file_option, must_be_root, repository_option
+from publisher.cli.shared import (
+    Finite,
+    check_places,
+    chosen_target,
+    metrics_file_option,
+    must_be_root,
+    repository_option,
+)
 from publisher.cli.tables import size, table_of
 from publisher.collecting.collect import Report, Terms, rehearse
 from publisher.collecting.collect import collect as run
@@ -30,12 +37,12 @@ _ABOVE = 0.0
 @click.option("--state", default=DEFAULT, show_default=True, type=_PATH, help="What earlier runs found unreachable.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go: nothing is written anywhere.")
 @click.option(
-    "--grace", type=click.FloatRange(0), default=7.0, show_default=True, metavar="DAYS",
+    "--grace", type=Finite(0), default=7.0, show_default=True, metavar="DAYS",
     help="How long nothing has to lead to a thing before it goes.",
 )  # fmt: skip
 @click.option("--leases", multiple=True, metavar="FILE|DIR|URL", help="What nodes use, which stays. May be repeated.")
 @click.option(
-    "--lease-days", type=click.FloatRange(_ABOVE, min_open=True), default=14.0, show_default=True, metavar="DAYS",
+    "--lease-days", type=Finite(_ABOVE, min_open=True), default=14.0, show_default=True, metavar="DAYS",
     help="How long a lease protects.",
 )  # fmt: skip
 @click.option(
@@ -48,7 +55,7 @@ _ABOVE = 0.0
 )  # fmt: skip
 @click.option("--despite-store", is_flag=True, help="Let go also layers that only podmanStore lists.")
 @click.option("--at-once", type=click.IntRange(1), default=1000, show_default=True, help="Things a publication.")
-@click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
+@click.option("--wait", type=Finite(0), default=0.0, help="Seconds to wait for another publisher.")
 @metrics_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def collect(

@@ -13,6 +13,7 @@ from cvmfsrepo.errors import InvalidArgument
 from cvmfsrepo.web import parse_address, served_pages
 from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
+    Finite,
     chosen_target,
     chosen_teller,
     metrics_address_option,
@@ -58,7 +59,7 @@ _PLACE = "/webhook"
 @click.option("--platform", "platforms", multiple=True, default=["linux/amd64"], show_default=True, metavar="OS/ARCH")
 @click.option("--flat", is_flag=True, help="Publish trees for Apptainer, too.")
 @together_option
-@click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
+@click.option("--wait", type=Finite(0), default=3600.0, show_default=True, help="For another publisher.")
 @click.option("--once", is_flag=True, help="Publish what is due in the queue, and end: nothing is listened to.")
 def listen(
     patterns: Sequence[str], address: str, secret_file: Path | None, no_secret: bool, registry: str, queue_root: Path,

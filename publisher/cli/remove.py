@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from cvmfsrepo.oci import Reference
-from publisher.cli.shared import chosen_target, must_be_root, repository_option
+from publisher.cli.shared import Finite, chosen_target, must_be_root, repository_option
 from publisher.cli.tables import size, table_of
 from publisher.collecting.expiry import name_of
 from publisher.collecting.memory import MemoryFile
@@ -21,7 +21,7 @@ from publisher.wishes.state import DEFAULT
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @repository_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
-@click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
+@click.option("--wait", type=Finite(0), default=0.0, help="Seconds to wait for another publisher.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def remove(images: tuple[str, ...], state: Path, wait: float, as_json: bool, **where: Any) -> None:
     """Withdraw images by their names.

@@ -1,5 +1,6 @@
 """What the commands share: their errors as one line and a status, and which repository they write to."""
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -34,6 +35,16 @@ _WHERE = (
     click.option("--cvmfs-root", type=_PATH, hidden=True, envvar="CVMFS_PUBLISHER_ROOT"),
     click.option("--cvmfs-server", default="cvmfs_server", hidden=True, envvar="CVMFS_PUBLISHER_SERVER"),
 )  # fmt: skip
+
+
+class Finite(click.FloatRange):
+    """A number in a range; `nan` is in every one for click, and `inf` can neither be waited for nor counted to."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def repository_option(command: _Command) -> _Command:

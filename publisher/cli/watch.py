@@ -9,6 +9,7 @@ import click
 from cvmfsrepo.errors import InvalidArgument
 from publisher.cli.podman import store_options
 from publisher.cli.shared import (
+    Finite,
     check_places,
     chosen_target,
     metrics_address_option,
@@ -50,8 +51,8 @@ from publisher.wishes.watch import Watch
 @wished_option
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @together_option
-@click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds between passes.")
-@click.option("--wait", type=click.FloatRange(0), default=3600.0, show_default=True, help="For another publisher.")
+@click.option("--interval", type=Finite(1), default=600.0, show_default=True, help="Seconds between passes.")
+@click.option("--wait", type=Finite(0), default=3600.0, show_default=True, help="For another publisher.")
 def watch(
     recipe: Path, state: Path, podman_store: bool | None, podman_links_to: Path | None, registries: Path | None,
     notify: str | None, metrics_address: str, wished: Path | None, together: int, interval: float, wait: float,

@@ -10,6 +10,7 @@ from rich.console import Console
 from publisher.cli.podman import RepositoryStore, say, store_options
 from publisher.cli.shared import (
     Failure,
+    Finite,
     check_places,
     chosen_target,
     chosen_teller,
@@ -46,7 +47,7 @@ wished_option = click.option(
 @click.option("--state", default=DEFAULT, show_default=True, type=click.Path(path_type=Path), help="What is known.")
 @click.option("--check", is_flag=True, help="Only read the recipe, and say what is wrong with it.")
 @together_option
-@click.option("--wait", type=click.FloatRange(0), default=0.0, help="Seconds to wait for another publisher.")
+@click.option("--wait", type=Finite(0), default=0.0, help="Seconds to wait for another publisher.")
 @wished_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def wishlist(

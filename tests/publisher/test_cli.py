@@ -52,6 +52,23 @@ def test_publishing_and_its_report(image: Image, repository: Path) -> None:
     assert (report["published"], report["present"], report["changed"]) == ([], list(image.layers), False)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "watch r --interval nan",
+        "wishlist r --wait inf",
+        "listen --wait nan",
+        "collect --grace nan",
+        "remove i --wait x",
+    ],
+)
+def test_seconds_and_days_are_numbers(words: str) -> None:
+    """Passes without a pause between them, or a wait that never ends, are nobody's wish."""
+    done = CliRunner().invoke(publisher.cli.main.command, words.split())
+    assert done.exit_code == 2
+    assert f"{words.split()[-1]!r} is not a" in done.output
+
+
 @root
 def test_the_options(image: Image, repository: Path) -> None:
     """Name, notation, the form of an ingest, its owner, and no record."""
