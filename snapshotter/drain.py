@@ -39,6 +39,11 @@ class Draining(msgspec.Struct, frozen=True):
     def is_used(self) -> bool:
         return bool(self.containers or self.images or self.snapshots or self.records)
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether what is left is known to the daemon alone."""
+        return bool(self.records and not (self.containers or self.images or self.snapshots))
+
 
 def users(view: EngineView, records: int | None, problem: str = "", config: Sequence[ConfigLine] = ()) -> Draining:
     """Who uses the snapshotter; `problem` says why the daemon could not be asked for its `records`."""
@@ -74,6 +79,8 @@ def steps(found: Draining, root: str) -> list[tuple[str, list[str]]]:
     if found.snapshots:
         removals = [_snapshot_removal(name, *place.split("/", 1)) for place in found.snapshots]
         plan.append(("Remove what else is left, in this order, or wait until its leases end.", removals))
+    if found.is_forgotten:
+        plan.append((_FORGOTTEN, ["cvmfs-snapshotter fsck --repair --older-than 0"]))
     if found.is_used:
         plan.append(("Ask again, until nothing uses it.", ["cvmfs-snapshotter drain"]))
     plan.append((_UNPLUG.format(name=name), [*listed, _RESTART]))
@@ -91,6 +98,10 @@ _SWITCH = (
     " Running containers do not notice."
 )
 _REPULL = "Remove these images. Those that are still wanted are pulled again, now with overlayfs."
+_FORGOTTEN = (
+    "Remove what containerd knows no more: its next garbage collection would, but it may let that lie for long. What is"
+    " mounted stays."
+)
 _UNPLUG = (
     "Take the snapshotter out of containerd's configuration: the section [proxy_plugins.{name}], and every other line"
     " that names it."

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from snapshotter.cli.drain import drain
+from snapshotter.cli.fsck import fsck
 from snapshotter.client import Client
 from tests.engines.compared import SHOW, SHOWN, Node, World, made_node, made_world
 from tests.engines.containerd import PROXY, VERSIONS
@@ -61,7 +62,7 @@ def test_a_node_is_left_in_the_order_that_drain_says(node: Node) -> None:
     deadline = time.monotonic() + 30
     while node.run(drain)[0] != 0:
         assert time.monotonic() < deadline, node.text(drain)
-        time.sleep(0.5)
+        node.run(fsck, "--repair", "--older-than", "0")
     assert node.text(drain).startswith("nothing uses it\n")
     node.daemon.end(signal.SIGTERM)
     assert node.run(drain)[0] == 0  # of the records on the disk, and containers and images; without us it lists nothing

@@ -62,8 +62,12 @@ def test_each_kind_of_user_has_its_step_in_this_order() -> None:
 
 
 def test_records_alone_are_users_too() -> None:
-    """containerd may know nothing of them, and still something may run on them."""
-    assert users(view(), 1).is_used
+    """containerd may know nothing of them, and still something may run on them; what removes them is said."""
+    found = users(view(), 1)
+    assert found.is_used
+    assert [commands for _, commands in steps(found, "/r")][1:3] == [
+        ["cvmfs-snapshotter fsck --repair --older-than 0"], ["cvmfs-snapshotter drain"],
+    ]  # fmt: skip
     assert not users(view(), None, "the daemon is away").is_used
 
 
