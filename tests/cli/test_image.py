@@ -138,7 +138,7 @@ def test_another_compression_of_the_same_layers(tmp_path: Path) -> None:
     said = run("image", asked.source, "--json", config=config)
     assert said.status == 3
     assert said.json["layers"][0]["looks"][0]["served_as"] == published.layers[0]
-    with Daemon(tmp_path / "state", repository=HERE, absolute_mountpoint=root) as daemon:
+    with Daemon(tmp_path / "state", repository=HERE, absolute_mountpoint=root, index_interval=0.2) as daemon:
         arguments = ("image", asked.source, "--json", "--address", daemon.address)
         eventually(lambda: run(*arguments, config=config).status == 0, 30)
         found = run(*arguments, config=config).json

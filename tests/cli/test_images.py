@@ -69,7 +69,7 @@ def test_when_says_no(node: Told) -> None:
 
 def test_wait_for_ends_when_the_image_comes(tmp_path: Path) -> None:
     """Within a second or two, though the index of a repository without revisions reads only every few minutes."""
-    with told(tmp_path) as node, ThreadPoolExecutor(1) as pool:
+    with told(tmp_path, index_interval=300) as node, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(node, "wait-for", LATER, "--timeout", "60")
         time.sleep(2)
         assert not waiting.done()
