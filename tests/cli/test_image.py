@@ -110,6 +110,7 @@ def test_a_registry_that_is_away_is_no_obstacle(tmp_path: Path) -> None:
     assert "look whether the registry runs" in said.err
 
 
+@pytest.mark.slow
 def test_an_image_that_nobody_knows_cannot_be_told(tmp_path: Path) -> None:
     """Exit status 1, and one line."""
     root = repository(tmp_path / "repository", image(tmp_path / "layout"))
@@ -129,6 +130,7 @@ def test_an_image_for_another_machine_is_said_to_be(tmp_path: Path) -> None:
     assert said.json["notes"] == ["it is an image for linux/amd64, not for linux/s390x"]
 
 
+@pytest.mark.slow
 def test_another_compression_of_the_same_layers(tmp_path: Path) -> None:
     """Where nothing but diff ids finds it, it counts as missing, and the answer says under which name it is there; a
     daemon's index knows the chain, and then it is served."""

@@ -17,6 +17,7 @@ UNITS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_layers_of_all_snapshots(tmp_path: Path) -> None:
     """Of the running daemon, and of the records once it has stopped: the same, readable by all."""
     target = tmp_path / "n1.json"

@@ -115,6 +115,7 @@ def test_a_name_that_nothing_has_is_an_error(node: Told) -> None:
     assert f"means several: {CONTAINER}, moby/1/b24f0c" in ambiguous.err
 
 
+@pytest.mark.slow
 def test_a_layer_that_cannot_be_read_now_is_said(tmp_path: Path) -> None:
     """The explanation comes all the same."""
     with told(tmp_path, probe_interval=0.1) as node:
@@ -124,6 +125,7 @@ def test_a_layer_that_cannot_be_read_now_is_said(tmp_path: Path) -> None:
     assert re.match(f"it cannot be mounted NOW: absent: layer {node.layers[0]}", said.out.splitlines()[1])
 
 
+@pytest.mark.slow
 def test_both_work_without_a_daemon(tmp_path: Path) -> None:
     """The same answers, from the disk; and the daemon starts afterwards."""
     with told(tmp_path) as node:
@@ -134,6 +136,7 @@ def test_both_work_without_a_daemon(tmp_path: Path) -> None:
     assert after == before
 
 
+@pytest.mark.slow
 def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
     """A name that somebody else chose is shown with its control characters spelled out."""
     with told(tmp_path) as node:

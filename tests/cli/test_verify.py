@@ -159,6 +159,7 @@ def test_an_original_of_no_known_form_is_refused(tmp_path: Path) -> None:
     assert "give registry or oci:PATH[:REF]" in said.err
 
 
+@pytest.mark.slow
 def test_a_request_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
     """Neither a directory nor a mount nor a process."""
     published = write_image(tmp_path / "layout", [layer_tar([File("large", os.urandom(100_000))])], "large")
