@@ -54,6 +54,7 @@ def beside(node: Told, socket: Path, *arguments: str) -> Said:
     return command(*arguments, *node.daemon.arguments(), environment={"CONTAINERD_ADDRESS": str(socket)})
 
 
+@pytest.mark.slow
 def test_nothing_differs(node: Told) -> None:
     """Exit status 0, and what was compared."""
     with containerd(known_of(node)) as socket:

@@ -34,6 +34,7 @@ def test_a_published_image_is_ready(form: Form, tmp_path: Path) -> None:
     assert [layer["looks"][0]["markers"] for layer in found["layers"]] == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_the_answer_for_a_person_is_one_word_and_why(tmp_path: Path) -> None:
     """A table of the layers, and YES or NO at the end."""
     published = image(tmp_path / "layout")
@@ -94,6 +95,7 @@ def test_the_registry_says_what_an_image_is_now(tmp_path: Path) -> None:
     assert not [request for request in registry.behaviour.requests if new.layers[0] in request], "only documents"
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_is_no_obstacle(tmp_path: Path) -> None:
     """The repository's manifest is as good, and the answer says so; asked for the registry alone there is none."""
     with stub_registry(image(tmp_path / "layout")) as registry:
@@ -147,6 +149,7 @@ def test_another_compression_of_the_same_layers(tmp_path: Path) -> None:
     assert [layer["looks"][0]["served_as"] for layer in found["layers"]] == list(published.layers)
 
 
+@pytest.mark.slow
 def test_a_policy_may_refuse_what_would_be_downloaded(tmp_path: Path) -> None:
     """Then the pull fails instead, and the answer says so."""
     published = image(tmp_path / "layout")

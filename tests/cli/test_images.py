@@ -40,6 +40,7 @@ def test_a_layer_is_found_by_its_digest_and_by_its_diff_id(node: Told) -> None:
     assert said.cells("used by") == ["used by", "1 image, 1 snapshot"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("digest", "problem"),
     [(str(Digest.of(b"unknown")), "is in no index and in no snapshot of this node"), ("sha256:12", "is not sha256:")],
@@ -59,6 +60,7 @@ def test_when_says_since_when(node: Told) -> None:
     assert node("when", IMAGE, "--json").json["first_seen"] == node("images", "--json").json[0]["first_seen"]
 
 
+@pytest.mark.slow
 def test_when_says_no(node: Told) -> None:
     """Exit status 3 and null for an image that is not there; 1 for what is no image's name."""
     no, none = node("when", LATER), node("when", LATER, "--json")

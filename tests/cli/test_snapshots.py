@@ -73,6 +73,7 @@ def test_a_container_is_explained(node: Told) -> None:
     assert lowers == ["2/h", "2/fs", "1/h", "1/fs", "1/w"]
 
 
+@pytest.mark.slow
 def test_the_mounts_are_those_that_the_engine_gets(node: Told) -> None:
     """Option for option; of a committed snapshot those of a view of it."""
     with node.daemon.client() as client:
@@ -94,11 +95,13 @@ def test_a_miss_is_explained(node: Told) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_beginning_of_a_key_is_enough(node: Told) -> None:
     """As with every tool that takes a container's id."""
     assert node("explain", "b24", "--json").json == node("explain", CONTAINER, "--json").json
 
 
+@pytest.mark.slow
 def test_a_name_that_nothing_has_is_an_error(node: Told) -> None:
     """And one that several have names them."""
     said = node("explain", "nothing")

@@ -100,6 +100,7 @@ def test_who_is_not_root_is_told_at_once(image: Image, repository: Path, monkeyp
     assert state(repository) == {}
 
 
+@pytest.mark.slow
 def test_help_and_version() -> None:
     """Both say what a person asks for."""
     assert "cvmfs-publisher" in run("--version").stdout

@@ -154,6 +154,7 @@ def answers(daemon: Daemon) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"\r\n", b"GET\r\n\r\n", b"\0" * 70000, b"POST /metrics HTTP/1.1\r\n\r\n"])
 def test_what_is_no_request(daemon: Daemon, sent: bytes) -> None:
     """Is answered with an error or not at all, and the next one is served; the log stays JSON."""
