@@ -6,7 +6,7 @@ repository, and over small trees that break each rule, so that a rule that sees 
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -78,10 +78,11 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One parsed file; `name` is its path from the root, with slashes."""
+    """One parsed file; `name` is its path from the root, with slashes; `nodes` is its whole tree, walked once."""
 
     name: str
     tree: ast.Module
+    nodes: Sequence[ast.AST]
     lines: int
 
     @property
@@ -98,19 +99,25 @@ class Source:
 
     def functions(self) -> Iterator[Function]:
         """Every function, nested ones and methods too."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, Function))
+        return (node for node in self.nodes if isinstance(node, Function))
 
 
-def read_sources(root: Path) -> list[Source]:
-    """The project's own Python files, generated ones excepted."""
+def walk_sources(root: Path) -> Iterator[Path]:
+    """The project's own Python files, from the root; generated ones excepted."""
     paths = chain.from_iterable(sorted((root / package).rglob("*.py")) for package in SOURCES)
-    texts = {path.relative_to(root).as_posix(): path.read_text() for path in paths}
-    return [Source(name, ast.parse(text, name), text.count("\n")) for name, text in texts.items()]
+    return (path.relative_to(root) for path in paths)
+
+
+def read_source(root: Path, path: Path) -> Source:
+    """One of them."""
+    text, name = (root / path).read_text(), path.as_posix()
+    tree = ast.parse(text, name)
+    return Source(name, tree, tuple(ast.walk(tree)), text.count("\n"))
 
 
 def violations(root: Path) -> list[str]:
     """Each as `file:line: what is wrong`, in the order of the files."""
-    sources = read_sources(root)
+    sources = [read_source(root, path) for path in walk_sources(root)]
     found = [f"{source.name}:{problem}" for source in sources for rule in RULES for problem in rule(source)]
     found += [f"{path.relative_to(root)}:1: code in config/" for path in sorted((root / "config").rglob("*.py"))]
     lengths = [length(function) for source in sources if source.is_product for function in source.functions()]
@@ -126,7 +133,7 @@ def length(function: Function) -> int:
 
 def imported(source: Source) -> Iterator[tuple[int, str]]:
     """Line and dotted name of everything imported, relative imports spelled out, `from a import b` as a.b."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -138,7 +145,7 @@ def imported(source: Source) -> Iterator[tuple[int, str]]:
 def used(source: Source) -> Iterator[tuple[int, str]]:
     """What is imported, and every `module.attribute` that is mentioned."""
     yield from imported(source)
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield node.lineno, f"{node.value.id}.{node.attr}"
 
@@ -167,7 +174,7 @@ def imports_are_static(source: Source) -> Iterator[str]:
     for line, name in used(source):
         if source.is_product and name.startswith("importlib.import_module"):
             yield f"{line}: imports at run time"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if source.is_product and isinstance(node, ast.Name) and node.id == "__import__":
             yield f"{node.lineno}: imports at run time"
 
@@ -185,7 +192,7 @@ def everything_is_annotated(source: Source) -> Iterator[str]:
     """Each parameter but a method's first, and each result."""
     methods = {
         id(function)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.ClassDef)
         for function in node.body
         if isinstance(function, Function) and "staticmethod" not in {ast.unparse(d) for d in function.decorator_list}
@@ -205,7 +212,7 @@ def public_things_have_docstrings(source: Source) -> Iterator[str]:
     """Modules, public classes, public functions of more than a few lines, and every test."""
     if ast.get_docstring(source.tree) is None:
         yield "1: the module has no docstring"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if not isinstance(node, Function | ast.ClassDef) or ast.get_docstring(node) is not None:
             continue
         long = isinstance(node, ast.ClassDef) or length(node) > LONG_WITHOUT_DOCSTRING
@@ -218,14 +225,14 @@ def names_say_something(source: Source) -> Iterator[str]:
     stem = source.name.rsplit("/", 1)[-1].removesuffix(".py")
     if _BAD_MODULE.search(stem):
         yield f"1: module {stem}: the name fits everything"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, Function | ast.ClassDef) and _BAD_NAME.search(node.name):
             yield f"{node.lineno}: {node.name}: the name fits everything"
 
 
 def no_blind_except(source: Source) -> Iterator[str]:
     """`except Exception` hides bugs; BaseException is caught only to undo something and raise it on."""
-    blind = [node for node in ast.walk(source.tree) if isinstance(node, ast.ExceptHandler) and _is_blind(node)]
+    blind = [node for node in source.nodes if isinstance(node, ast.ExceptHandler) and _is_blind(node)]
     for node in blind[BLIND_EXCEPTS.get(source.name, 0) :]:
         yield f"{node.lineno}: catches everything"
 

@@ -1,6 +1,8 @@
 """What a build reads of an image that an earlier one has read."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,17 +15,25 @@ from tests.images.tarlayer import File
 from tests.podmanstore.repositories import DUCC, Shelf, reference
 
 IMAGE = reference("base:1")
-SETTLED = 2.1
-"""Seconds after which a file's times tell whether it was written anew."""
+SETTLED = 2_100_000_000
+"""Nanoseconds after which a file's times tell whether it was written anew."""
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """One image, and some time since it was published."""
+    """One image."""
     shelf = Shelf(tmp_path_factory.mktemp("reading"))
     shelf.publish("base:1", [File("one", b"1")])
-    time.sleep(SETTLED)
     return shelf
+
+
+@contextmanager
+def later() -> Iterator[None]:
+    """The clock is ahead by the time that a file takes to settle."""
+    now = time.time_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now() + SETTLED)
+        yield
 
 
 def read(shelf: Shelf, known: dict[str, KeptImage] | None) -> Read:
@@ -33,14 +43,16 @@ def read(shelf: Shelf, known: dict[str, KeptImage] | None) -> Read:
 
 
 def remembered(shelf: Shelf) -> dict[str, KeptImage]:
-    kept = read(shelf, {}).kept
+    with later():
+        kept = read(shelf, {}).kept
     assert kept is not None
     return {key_of(shelf.place().repository, IMAGE): kept}
 
 
 def test_it_is_the_same_image(shelf: Shelf) -> None:
     """Read or remembered."""
-    assert read(shelf, remembered(shelf)) == read(shelf, {})
+    with later():
+        assert read(shelf, remembered(shelf)) == read(shelf, {})
 
 
 def test_its_blobs_are_not_read_again(shelf: Shelf) -> None:
@@ -50,7 +62,8 @@ def test_its_blobs_are_not_read_again(shelf: Shelf) -> None:
     content = blob.read_bytes()
     blob.write_bytes(b"damaged")
     try:
-        assert read(shelf, known).documents is not None
+        with later():
+            assert read(shelf, known).documents is not None
         assert isinstance(read_image(shelf.place().repository, shelf.cache, None, IMAGE), LeftOut)
     finally:
         blob.write_bytes(content)
@@ -66,17 +79,18 @@ def test_an_image_that_was_published_anew(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.publish("base:1", [File("one", b"1")])
     assert read(shelf, {}).kept is None
-    time.sleep(SETTLED)
     known = remembered(shelf)
     shelf.publish("base:1", [File("two", b"2")])
     again = read(shelf, known)
     assert again.kept is None
     assert again == read(shelf, None)
+    with later():
+        assert read(shelf, known).image == again.image
 
 
 def test_what_ducc_has_published(tmp_path: Path) -> None:
     """Is never remembered: its manifest was made from what DUCC kept, and may be fetched one day."""
     shelf = Shelf(tmp_path)
     shelf.publish("base:1", [File("one", b"1")], form=DUCC)
-    time.sleep(SETTLED)
-    assert read(shelf, {}).kept is None
+    with later():
+        assert read(shelf, {}).kept is None

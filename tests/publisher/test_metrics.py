@@ -19,7 +19,7 @@ from tests.snapshotter.dashboards import OF_PROMETHEUS, PROJECT, Dashboard, bare
 from tests.snapshotter.nodes import eventually
 from tests.snapshotter.watching import Sample, ask, parse_samples
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PAGE = PROJECT / "docs/publisher.md"
 DASHBOARD = Dashboard(PROJECT / "config/grafana-publisher.json", PAGE)

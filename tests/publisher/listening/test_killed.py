@@ -16,7 +16,7 @@ from tests.publisher.publishing import make_image, run
 from tests.publisher.stub_registry import NAME, Stub, stub_registry
 from tests.snapshotter.nodes import eventually
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 HELD_AFTER = 2000
 """Bytes: more than a config has, less than the layer."""

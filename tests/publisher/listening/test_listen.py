@@ -67,6 +67,7 @@ def test_a_push_is_published(listener: Listener, stub: Stub, header: str) -> Non
     listener.wait_for(f"unchanged {names[0]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secret", ["", "wrong", f"Bearer {SECRET}x", f"Basic {SECRET}", "\xff"])
 def test_strangers_are_refused(listener: Listener, stub: Stub, secret: str) -> None:
     """Before anything of the body counts."""
@@ -110,6 +111,7 @@ def test_on_the_loopback_no_secret_is_needed(tmp_path: Path, address: str) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_odd_requests(listener: Listener) -> None:
     """Other paths, methods, no length, and a body that never comes: an answer or an end, and the next one is heard."""
     connection = http.client.HTTPConnection(listener.address, timeout=30)
@@ -129,6 +131,7 @@ def test_odd_requests(listener: Listener) -> None:
     assert post(listener.address, b"{", SECRET).status == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -156,6 +159,7 @@ def test_it_does_not_start(tmp_path: Path, words: tuple[str, ...], problem: str)
     assert not (tmp_path / "queue").exists()
 
 
+@pytest.mark.slow
 def test_a_second_one_on_the_same_queue(listener: Listener) -> None:
     """Says who has it."""
     done = subprocess.run([*listener.words, "--once"], capture_output=True, text=True, timeout=60)
@@ -163,6 +167,7 @@ def test_a_second_one_on_the_same_queue(listener: Listener) -> None:
     assert f"queue '{listener.queue}': is in use by another publisher, process {listener.pid}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_one_is_tried_again(stub: Stub, listener: Listener, tmp_path: Path) -> None:
     """It waits with its reason, also through a restart; a new push tries at once."""
     name = f"{stub.address}/group/one:1"
@@ -185,6 +190,7 @@ def test_a_failed_one_is_tried_again(stub: Stub, listener: Listener, tmp_path: P
     listener.wait_for(f"published {name}")
 
 
+@pytest.mark.slow
 def test_what_is_not_allowed_any_more_is_given_up(stub: Stub, listener: Listener) -> None:
     """And no other image waits for it: `--once` works off the rest."""
     name = f"{stub.address}/group/one:1"
@@ -200,6 +206,7 @@ def test_what_is_not_allowed_any_more_is_given_up(stub: Stub, listener: Listener
     assert listener.jobs()[0].given_up
 
 
+@pytest.mark.slow
 def test_more_than_it_takes(listener: Listener) -> None:
     """The connections above the bound are closed at once, and when the others end the next who comes is answered."""
     host, _, port = listener.address.rpartition(":")
@@ -230,6 +237,7 @@ def into(cvmfs: Published) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_into_a_cvmfs_repository(stub: Stub, cvmfs: Published, tmp_path: Path) -> None:
     """One revision an image, and none for a push that changes nothing."""
     before, name = cvmfs.revision, f"{stub.address}/group/one:1"
@@ -240,6 +248,7 @@ def test_into_a_cvmfs_repository(stub: Stub, cvmfs: Published, tmp_path: Path) -
             assert cvmfs.revision == before + 1
 
 
+@pytest.mark.slow
 def test_several_in_one_publication(stub: Stub, cvmfs: Published, tmp_path: Path) -> None:
     """What has piled up costs one revision; an image that fails, or is not allowed, keeps no other from it."""
     before = cvmfs.revision

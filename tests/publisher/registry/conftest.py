@@ -22,10 +22,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Image:
-    """Its layer is of several pieces as they are read."""
-    return make_image(tmp_path / "image", layer_tar([File("f", random.Random(1).randbytes(3 * CHUNK))]))
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Its layer is of several pieces as they are read. Tests only read it."""
+    content = random.Random(1).randbytes(3 * CHUNK)
+    return make_image(tmp_path_factory.mktemp("registry") / "image", layer_tar([File("f", content)]))
 
 
 @pytest.fixture

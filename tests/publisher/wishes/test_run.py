@@ -176,6 +176,7 @@ def test_a_file_that_could_not_be_written_at_the_end(stub: Stub, repository: Pat
     assert stub.requests == []
 
 
+@pytest.mark.slow
 def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """Their status is the truth, and --wished is what `collect` may be told."""
     recipe, wished = tmp_path / "recipe.yaml", tmp_path / "wished"
@@ -221,6 +222,7 @@ def test_what_a_recipe_asks_for_later(stub: Stub, repository: Path, tmp_path: Pa
     assert len(stub.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wishlist", "watch"])
 def test_settings_with_a_mistake_end_a_command(stub: Stub, repository: Path, tmp_path: Path, name: str) -> None:
     """Before anything is asked; file and key are named."""
@@ -235,6 +237,7 @@ def test_settings_with_a_mistake_end_a_command(stub: Stub, repository: Path, tmp
     assert stub.requests == []
 
 
+@pytest.mark.slow
 def test_watch_keeps_the_last_good_recipe_and_ends(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """SIGHUP starts a pass and writes what is wished for, a broken recipe is told and not used, SIGTERM ends with 0."""
     recipe = tmp_path / "recipe.yaml"
