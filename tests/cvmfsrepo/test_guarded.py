@@ -29,6 +29,12 @@ def guarded(repository: Held) -> GuardedRepository:
     return GuardedRepository(repository, SHORT, LONG)
 
 
+@pytest.fixture
+def patient(repository: Held) -> GuardedRepository:
+    """For what answers at once, be the machine as busy as it may."""
+    return GuardedRepository(repository, LONG, LONG)
+
+
 def all_at_once(guarded: GuardedRepository, words: list[str]) -> list[Layer | Missing]:
     """Calls about several layers at one time, and their answers."""
     answers = list[Layer | Missing]()
@@ -139,17 +145,17 @@ def test_hangs_about_several_layers_open_and_then_nothing_waits(repository: Held
     assert "has not answered for 0 s (no answer within 0.1 s); it is probed all the time" in found.detail
 
 
-def test_errors_have_their_reason_and_are_tried_again(guarded: GuardedRepository) -> None:
+def test_errors_have_their_reason_and_are_tried_again(patient: GuardedRepository) -> None:
     """An error of the file system degrades the repository; the next answer makes it healthy."""
 
     def fail() -> Missing:
         raise OSError(5, "Input/output error")
 
     for _ in range(10):
-        assert reason(guarded.call(fail)) is Reason.IO_ERROR
-    assert state(guarded) is State.DEGRADED
-    assert isinstance(find(guarded, "a"), Layer)
-    assert state(guarded) is State.HEALTHY
+        assert reason(patient.call(fail)) is Reason.IO_ERROR
+    assert state(patient) is State.DEGRADED
+    assert isinstance(find(patient, "a"), Layer)
+    assert state(patient) is State.HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -161,10 +167,10 @@ def test_errors_have_their_reason_and_are_tried_again(guarded: GuardedRepository
         (Reason.STALE, State.DEGRADED),
     ],
 )
-def test_what_an_answer_says_of_the_repository(guarded: GuardedRepository, why: Reason, expected: State) -> None:
+def test_what_an_answer_says_of_the_repository(patient: GuardedRepository, why: Reason, expected: State) -> None:
     """That there is no such layer is an answer as good as any."""
-    assert reason(guarded.call(lambda: Missing(why, "x"))) is why
-    assert state(guarded) is expected
+    assert reason(patient.call(lambda: Missing(why, "x"))) is why
+    assert state(patient) is expected
 
 
 def test_ancestors_share_one_deadline(repository: Held, guarded: GuardedRepository) -> None:
