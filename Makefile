@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made when it is needed and made again when its description changes.
 #   make demo       a real containerd runs a real image out of a repository
 #   make test       check, then all tests; as root, for they mount (two at a time)
-#   make test-fast  what needs no root, engines or FUSE (five to six minutes on two cores)
+#   make test-fast  after each change: what needs no root, engines or FUSE, and is not slow (about a minute)
 #   make check      ruff, mypy and the links of the documentation
 #   make site       the documentation as a site, in site/
 #   make deb        the Debian package, in dist/; as root, for it is built in a Debian of its own
@@ -13,6 +13,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 JOBS ?= 2
+# Tests start some hundred commands and daemons: where this is set, each would compile the project once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast check site deb protos bench clean
 
@@ -30,7 +32,8 @@ test: check
 	$(RUN) -m pytest -n $(JOBS) --dist loadscope
 
 test-fast: $(READY)
-	$(RUN) -m pytest -n $(JOBS) --dist loadscope -m "not engine and not fuse and not slow and not bench"
+	$(RUN) -m pytest -n $(JOBS) --dist loadscope --hypothesis-profile few \
+		-m "not engine and not fuse and not slow and not bench"
 
 check: $(READY)
 	$(RUN) -m ruff check .

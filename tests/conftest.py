@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+# The fast tier asks for it by pytest's --hypothesis-profile; tests/examples.py says what it is to a test with a number.
+settings.register_profile("few", settings(), max_examples=20)
 
 
 def fuse_problem() -> str:

@@ -59,6 +59,7 @@ def unpacked(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+@pytest.mark.slow
 def test_the_sdist_makes_the_same_wheel(unpacked: Path, wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Who has the sdist alone builds what we build, byte for byte of every file but the list of them."""
     again = zipfile.ZipFile(built(unpacked, "wheel", tmp_path))
@@ -67,6 +68,7 @@ def test_the_sdist_makes_the_same_wheel(unpacked: Path, wheel: zipfile.ZipFile, 
     assert [name for name in names if again.read(name) != wheel.read(name)] == []
 
 
+@pytest.mark.slow
 def test_the_sdist_holds_what_a_packager_needs(unpacked: Path) -> None:
     """Units, configuration, pages and exact versions; nothing of .cache, and no half of the tests."""
     files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
@@ -82,12 +84,14 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return message_from_bytes(wheel.read(name))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     """No tests, tools or configuration at the top, where they would meet those of other projects."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module(wheel: zipfile.ZipFile) -> None:
     """Every module of every package, also those below directories without an __init__.py, and the definitions."""
     expected = {
@@ -99,6 +103,7 @@ def test_the_wheel_holds_every_module(wheel: zipfile.ZipFile) -> None:
     assert expected - set(wheel.namelist()) == set()
 
 
+@pytest.mark.slow
 def test_metadata(wheel: zipfile.ZipFile) -> None:
     """Name, Python, and the licence as an SPDX expression with its text."""
     found = metadata(wheel)
@@ -109,6 +114,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert b"Apache License" in wheel.read(licence)
 
 
+@pytest.mark.slow
 def test_console_scripts(wheel: zipfile.ZipFile) -> None:
     """The commands of both sides, and that each names a function that is there."""
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))

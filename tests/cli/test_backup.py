@@ -10,6 +10,8 @@ import pytest
 
 from tests.cli.commands import CONTAINER, Told, told
 
+pytestmark = pytest.mark.slow  # a daemon and several commands for each test
+
 
 def names(node: Told) -> set[str]:
     return {found["name"] for found in node("snapshots", "--json").json}

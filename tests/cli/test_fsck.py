@@ -54,6 +54,7 @@ def beside(node: Told, socket: Path, *arguments: str) -> Said:
     return command(*arguments, *node.daemon.arguments(), environment={"CONTAINERD_ADDRESS": str(socket)})
 
 
+@pytest.mark.slow
 def test_nothing_differs(node: Told) -> None:
     """Exit status 0, and what was compared."""
     with containerd(known_of(node)) as socket:
@@ -64,6 +65,7 @@ def test_nothing_differs(node: Told) -> None:
         assert said.out.splitlines()[-1] == "nothing differs"
 
 
+@pytest.mark.slow
 def test_what_differs_is_printed_and_mended(node: Told) -> None:
     """A damage with who needs it, and a leftover: exit status 3, then 0 with what was done."""
     top = node.daemon.root / "snapshots" / "2" / "h"
@@ -84,6 +86,7 @@ def test_what_differs_is_printed_and_mended(node: Told) -> None:
         assert os.readlink(top) == link
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_nothing_is_removed_where_containerds_processes_cannot_be_seen(node: Told) -> None:
     """Its containers could not be seen either, so nothing is known to be unused."""
@@ -103,6 +106,7 @@ def test_nothing_is_removed_where_containerds_processes_cannot_be_seen(node: Tol
         assert client.stat("k8s.io/99/left").kind is Kind.ACTIVE
 
 
+@pytest.mark.slow
 def test_a_containerd_that_cannot_be_asked(node: Told) -> None:
     """The disk is compared without it; that is an error, and said."""
     said = node("fsck")
@@ -114,6 +118,7 @@ def test_a_containerd_that_cannot_be_asked(node: Told) -> None:
         assert said.json["problem"] == "it cannot list the snapshots (connection error)"
 
 
+@pytest.mark.slow
 def test_a_containerd_that_knows_another_daemon(node: Told) -> None:
     """Is an error with what it has to be told; the name wins over the address."""
     elsewhere = replace(known_of(node), snapshotters={OURS: "/run/elsewhere.sock"})
@@ -128,6 +133,7 @@ def test_a_containerd_that_knows_another_daemon(node: Told) -> None:
         assert "has no snapshotter 'nonesuch' (it has cvmfs-snapshotter)" in said.out
 
 
+@pytest.mark.slow
 def test_drain_while_in_use_and_after(node: Told, tmp_path: Path) -> None:
     """Exit status 3 and the steps; 0 where nothing is left; 1 where that cannot be told."""
     config = tmp_path / "containerd.toml"
@@ -156,6 +162,7 @@ def test_drain_while_in_use_and_after(node: Told, tmp_path: Path) -> None:
     assert node("drain").status == 1
 
 
+@pytest.mark.slow
 def test_drain_where_the_plugin_was_taken_out_too_early(node: Told) -> None:
     """What still refers to it by its name is found."""
     early = replace(known_of(node), snapshotters={"overlayfs": ""})

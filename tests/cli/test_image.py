@@ -34,6 +34,7 @@ def test_a_published_image_is_ready(form: Form, tmp_path: Path) -> None:
     assert [layer["looks"][0]["markers"] for layer in found["layers"]] == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_the_answer_for_a_person_is_one_word_and_why(tmp_path: Path) -> None:
     """A table of the layers, and YES or NO at the end."""
     published = image(tmp_path / "layout")
@@ -94,6 +95,7 @@ def test_the_registry_says_what_an_image_is_now(tmp_path: Path) -> None:
     assert not [request for request in registry.behaviour.requests if new.layers[0] in request], "only documents"
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_is_no_obstacle(tmp_path: Path) -> None:
     """The repository's manifest is as good, and the answer says so; asked for the registry alone there is none."""
     with stub_registry(image(tmp_path / "layout")) as registry:
@@ -110,6 +112,7 @@ def test_a_registry_that_is_away_is_no_obstacle(tmp_path: Path) -> None:
     assert "look whether the registry runs" in said.err
 
 
+@pytest.mark.slow
 def test_an_image_that_nobody_knows_cannot_be_told(tmp_path: Path) -> None:
     """Exit status 1, and one line."""
     root = repository(tmp_path / "repository", image(tmp_path / "layout"))
@@ -129,6 +132,7 @@ def test_an_image_for_another_machine_is_said_to_be(tmp_path: Path) -> None:
     assert said.json["notes"] == ["it is an image for linux/amd64, not for linux/s390x"]
 
 
+@pytest.mark.slow
 def test_another_compression_of_the_same_layers(tmp_path: Path) -> None:
     """Where nothing but diff ids finds it, it counts as missing, and the answer says under which name it is there; a
     daemon's index knows the chain, and then it is served."""
@@ -145,6 +149,7 @@ def test_another_compression_of_the_same_layers(tmp_path: Path) -> None:
     assert [layer["looks"][0]["served_as"] for layer in found["layers"]] == list(published.layers)
 
 
+@pytest.mark.slow
 def test_a_policy_may_refuse_what_would_be_downloaded(tmp_path: Path) -> None:
     """Then the pull fails instead, and the answer says so."""
     published = image(tmp_path / "layout")

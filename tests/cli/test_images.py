@@ -40,6 +40,7 @@ def test_a_layer_is_found_by_its_digest_and_by_its_diff_id(node: Told) -> None:
     assert said.cells("used by") == ["used by", "1 image, 1 snapshot"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("digest", "problem"),
     [(str(Digest.of(b"unknown")), "is in no index and in no snapshot of this node"), ("sha256:12", "is not sha256:")],
@@ -59,6 +60,7 @@ def test_when_says_since_when(node: Told) -> None:
     assert node("when", IMAGE, "--json").json["first_seen"] == node("images", "--json").json[0]["first_seen"]
 
 
+@pytest.mark.slow
 def test_when_says_no(node: Told) -> None:
     """Exit status 3 and null for an image that is not there; 1 for what is no image's name."""
     no, none = node("when", LATER), node("when", LATER, "--json")
@@ -67,6 +69,7 @@ def test_when_says_no(node: Told) -> None:
     assert node("when", "Not A Name").status == 1
 
 
+@pytest.mark.slow
 def test_wait_for_ends_when_the_image_comes(tmp_path: Path) -> None:
     """Within a second or two, though the index of a repository without revisions reads only every few minutes."""
     with told(tmp_path, index_interval=300) as node, ThreadPoolExecutor(1) as pool:
@@ -79,6 +82,7 @@ def test_wait_for_ends_when_the_image_comes(tmp_path: Path) -> None:
     assert said.out == f"{LATER} in {NAME}: there now\n"
 
 
+@pytest.mark.slow
 def test_wait_for_gives_up(node: Told) -> None:
     """Exit status 3 after the timeout; at once with none."""
     began = time.monotonic()
@@ -89,6 +93,7 @@ def test_wait_for_gives_up(node: Told) -> None:
     assert node("wait-for", IMAGE, "--timeout", "0").status == 0
 
 
+@pytest.mark.slow
 def test_a_user_may_ask_without_a_daemon(tmp_path: Path) -> None:
     """The repositories themselves answer: no state, no socket and no privilege is needed."""
     repository = Published(tmp_path / "repository")
@@ -137,6 +142,7 @@ def test_wait_for_outlives_a_repository_that_hangs(stalled: tuple[mounting.Stand
     assert (waited.status, waited.out) == (0, f"{IMAGE} in {NAME}: there now\n")
 
 
+@pytest.mark.slow
 def test_malformed_entries_are_named(tmp_path: Path) -> None:
     """What the index passes over, by path and problem."""
     with told(tmp_path, index_interval=0.2) as node:
@@ -148,6 +154,7 @@ def test_malformed_entries_are_named(tmp_path: Path) -> None:
     assert "does not parse" in said.out
 
 
+@pytest.mark.slow
 def test_without_an_index_the_commands_say_so(tmp_path: Path) -> None:
     """`images` needs it; `when` asks the repository, and a layer in use is known by its snapshots."""
     with told(tmp_path, tables="index = false\n") as node:

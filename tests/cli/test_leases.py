@@ -17,6 +17,7 @@ UNITS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_layers_of_all_snapshots(tmp_path: Path) -> None:
     """Of the running daemon, and of the records once it has stopped: the same, readable by all."""
     target = tmp_path / "n1.json"
@@ -33,6 +34,7 @@ def test_the_layers_of_all_snapshots(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.json")] == ["n1.json"]
 
 
+@pytest.mark.slow
 def test_a_place_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """And says so in one line."""
     with told(tmp_path) as node:

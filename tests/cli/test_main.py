@@ -33,6 +33,7 @@ def test_help_imports_no_command() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_each_command_explains_itself(name: str) -> None:
     """Its help says what it does, gives an example, and has the common options."""
@@ -80,6 +81,7 @@ def test_completion_is_a_script_for_the_shell(shell: str) -> None:
     assert "cvmfs-snapshotter" in said.out
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     """The script is loaded by a real bash, and its function called as bash does."""
     bash = shutil.which("bash")

@@ -39,6 +39,7 @@ def test_docker_before_a_reference_changes_nothing(tmp_path: Path) -> None:
     assert resolve(f"docker://{NAME}", served, AMD64, "repository").name == NAME
 
 
+@pytest.mark.slow
 def test_a_registry_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     """After so many seconds; then the repository's manifest is taken."""
     published = image(tmp_path / "layout")

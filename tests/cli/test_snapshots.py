@@ -73,6 +73,7 @@ def test_a_container_is_explained(node: Told) -> None:
     assert lowers == ["2/h", "2/fs", "1/h", "1/fs", "1/w"]
 
 
+@pytest.mark.slow
 def test_the_mounts_are_those_that_the_engine_gets(node: Told) -> None:
     """Option for option; of a committed snapshot those of a view of it."""
     with node.daemon.client() as client:
@@ -94,11 +95,13 @@ def test_a_miss_is_explained(node: Told) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_beginning_of_a_key_is_enough(node: Told) -> None:
     """As with every tool that takes a container's id."""
     assert node("explain", "b24", "--json").json == node("explain", CONTAINER, "--json").json
 
 
+@pytest.mark.slow
 def test_a_name_that_nothing_has_is_an_error(node: Told) -> None:
     """And one that several have names them."""
     said = node("explain", "nothing")
@@ -115,6 +118,7 @@ def test_a_name_that_nothing_has_is_an_error(node: Told) -> None:
     assert f"means several: {CONTAINER}, moby/1/b24f0c" in ambiguous.err
 
 
+@pytest.mark.slow
 def test_a_layer_that_cannot_be_read_now_is_said(tmp_path: Path) -> None:
     """The explanation comes all the same."""
     with told(tmp_path, probe_interval=0.1) as node:
@@ -124,6 +128,7 @@ def test_a_layer_that_cannot_be_read_now_is_said(tmp_path: Path) -> None:
     assert re.match(f"it cannot be mounted NOW: absent: layer {node.layers[0]}", said.out.splitlines()[1])
 
 
+@pytest.mark.slow
 def test_both_work_without_a_daemon(tmp_path: Path) -> None:
     """The same answers, from the disk; and the daemon starts afterwards."""
     with told(tmp_path) as node:
@@ -134,6 +139,7 @@ def test_both_work_without_a_daemon(tmp_path: Path) -> None:
     assert after == before
 
 
+@pytest.mark.slow
 def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
     """A name that somebody else chose is shown with its control characters spelled out."""
     with told(tmp_path) as node:

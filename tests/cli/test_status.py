@@ -4,6 +4,8 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.cli.commands import Told, command, told
 from tests.snapshotter.layers import NAME
 from tests.snapshotter.nodes import eventually
@@ -52,6 +54,7 @@ def test_what_containers_wrote_is_measured_on_demand(node: Told) -> None:
         written.unlink()
 
 
+@pytest.mark.slow
 def test_without_a_daemon_it_says_so(tmp_path: Path) -> None:
     """Exit status 1, and what the disk and a look at the repository tell."""
     with told(tmp_path) as node:
@@ -76,6 +79,7 @@ def test_on_a_node_that_never_ran_it_says_so(tmp_path: Path) -> None:
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_a_daemon_on_another_socket_is_noticed(tmp_path: Path) -> None:
     """The database of a running daemon is not opened behind its back: the command says where to ask instead."""
     with told(tmp_path) as node:
@@ -88,6 +92,7 @@ def test_a_daemon_on_another_socket_is_noticed(tmp_path: Path) -> None:
     assert f"is in use by process {pid}" in status.out
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_stopped_in_its_tracks_is_no_answer(node: Told) -> None:
     """The command ends after ten seconds, and says so."""
     node.daemon.signal(signal.SIGSTOP)
@@ -99,6 +104,7 @@ def test_a_daemon_that_is_stopped_in_its_tracks_is_no_answer(node: Told) -> None
     assert "did not answer within 10 s" in said.err
 
 
+@pytest.mark.slow
 def test_a_repository_that_is_away_is_shown(tmp_path: Path) -> None:
     """With what is wrong; the daemon runs, so the command succeeds."""
     with told(tmp_path, probe_interval=0.1) as node:

@@ -80,6 +80,7 @@ def test_a_client_that_claims_ownership_is_recognised(tmp_path: Path) -> None:
     assert {loss["what"] for loss in said.json["losses"]} == {"owners", "hard links"}
 
 
+@pytest.mark.slow
 def test_a_difference_is_shown_with_both_values(tmp_path: Path) -> None:
     """Another byte, another mode, a name too many: each is a line, and exit status 3, whatever losses may be."""
     published = image(tmp_path / "layout")
@@ -98,6 +99,7 @@ def test_a_difference_is_shown_with_both_values(tmp_path: Path) -> None:
     assert "0o755" in said.out
 
 
+@pytest.mark.slow
 def test_the_registry_is_the_original_by_default(tmp_path: Path) -> None:
     """Layers are fetched from it and verified."""
     published = image(tmp_path / "layout")
@@ -159,6 +161,7 @@ def test_an_original_of_no_known_form_is_refused(tmp_path: Path) -> None:
     assert "give registry or oci:PATH[:REF]" in said.err
 
 
+@pytest.mark.slow
 def test_a_request_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
     """Neither a directory nor a mount nor a process."""
     published = write_image(tmp_path / "layout", [layer_tar([File("large", os.urandom(100_000))])], "large")

@@ -21,6 +21,7 @@ from cvmfsrepo.whiteouts import Markers, is_oci_marker
 from snapshotter.below import find_below
 from snapshotter.shimstore import ShimStore
 from tests import mounting
+from tests.examples import examples
 from tests.images import nasty, oracle
 from tests.images.stack import Layers, Stack
 from tests.images.strategies import stacks_equal_to_pull
@@ -188,7 +189,7 @@ def test_same_layer_deletes_and_makes_again(tmp_path: Path, source: str) -> None
 
 
 @pytest.mark.parametrize("source", OUTLINES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(layers=stacks_equal_to_pull())
 def test_any_stack(tmp_path_factory: pytest.TempPathFactory, source: str, layers: Layers) -> None:
     """Random stacks of a few names, with every type and marker."""

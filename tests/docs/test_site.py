@@ -50,6 +50,7 @@ def copy(tmp_path: Path) -> Path:
     return project
 
 
+@pytest.mark.slow
 def test_the_site_is_built(copy: Path, tmp_path: Path) -> None:
     """Every page, and the files that they lead to; nothing is asked of another host."""
     done = _build(copy, tmp_path / "site")
@@ -77,6 +78,7 @@ def test_make_builds_it_as_the_tests_do() -> None:
         assert " -q" not in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "link", ["nowhere.md", "../config/nowhere.toml", "failures.md#nothing-of-this-name", "../src/"]
 )

@@ -15,6 +15,7 @@ from snapshotter.config import Config
 from snapshotter.server import opened
 from snapshotter.snapshotter import Snapshotter
 from tests.bench.servers import Program, Server, overlayfs
+from tests.examples import examples
 from tests.fuzz.machine import SnapshotsMachine, World
 from tests.snapshotter.daemon import Daemon
 from tests.snapshotter.layers import NAME, HandMade, diff_id_of
@@ -24,10 +25,10 @@ ABSENT = Digest.of(b"absent")
 STEPS = 40
 
 
-def run(world: World, examples: int, *, shrink: bool = True) -> None:
+def run(world: World, number: int, *, shrink: bool = True) -> None:
     """Random sequences over one implementation; the machine finds and leaves it empty."""
     chosen = settings(
-        max_examples=examples,
+        max_examples=number,
         stateful_step_count=STEPS,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.reuse, Phase.generate, Phase.shrink] if shrink else [Phase.generate],
@@ -77,8 +78,8 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(150, marks=pytest.mark.slow)])
-def test_in_process(nodes: Nodes, stack: ExitStack, caplog: pytest.LogCaptureFixture, examples: int) -> None:
+@pytest.mark.parametrize("number", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_in_process(nodes: Nodes, stack: ExitStack, caplog: pytest.LogCaptureFixture, number: int) -> None:
     """The snapshotter in this process, closed and opened again at any time."""
     caplog.set_level(logging.CRITICAL, "snapshotter")
     config = Config(root=str(nodes.directory / "root"), repository=NAME, absolute_mountpoint=str(nodes.repository.root))
@@ -90,7 +91,7 @@ def test_in_process(nodes: Nodes, stack: ExitStack, caplog: pytest.LogCaptureFix
     world = World(
         restart(True), nodes.directory / "root", nodes.new_model, nodes.layers, nodes.diff_ids, restart
     )  # fmt: skip
-    run(world, examples)
+    run(world, examples(number))
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_over_the_socket(nodes: Nodes, stack: ExitStack) -> None:
             return clients.enter_context(daemon.client())
 
         first = clients.enter_context(daemon.client())
-        run(World(first, root, nodes.new_model, nodes.layers, nodes.diff_ids, restart), examples=15)
+        run(World(first, root, nodes.new_model, nodes.layers, nodes.diff_ids, restart), number=15)
 
 
 @pytest.mark.engine
@@ -119,7 +120,7 @@ def test_over_containerds_own(short_path: Path) -> None:
     """containerd's overlayfs answers as the model: so the model is right. It serves no remote layers, and this
     generation's Commit takes no parent."""
     with Server(overlayfs(), short_path / "o") as server, Client(server.address) as client:
-        run(containerds(server, client), examples=60)
+        run(containerds(server, client), number=60)
 
 
 @pytest.mark.engine
@@ -130,7 +131,7 @@ def test_a_fault_is_noticed(short_path: Path, fault: str) -> None:
     good = overlayfs()
     server = Server(Program(fault, [*good.command, "-mutant", fault]), short_path / "o")
     with server, Client(server.address) as client, pytest.raises(AssertionError):
-        run(containerds(server, client, cleans=False), examples=60, shrink=False)
+        run(containerds(server, client, cleans=False), number=60, shrink=False)
 
 
 def containerds(server: Server, client: Client, *, cleans: bool = True) -> World:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cvmfsrepo.errors import AlreadyExists
 from snapshotter import labels as label
 from snapshotter.snapshotter import Snapshotter
+from tests.examples import examples
 from tests.fuzz.targets import LAYER, TARGETS, packed
 from tests.snapshotter.layers import HandMade, lookup, pull
 
@@ -45,13 +46,13 @@ AWKWARD = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.parametrize("number", EXAMPLES)
 @pytest.mark.parametrize("name", TARGETS)
-def test_mangled_input(name: str, examples: int) -> None:
+def test_mangled_input(name: str, number: int) -> None:
     """No parser raises anything but InvalidArgument or DataLoss, nor takes long."""
     target = TARGETS[name]
 
-    @settings(max_examples=examples)
+    @settings(max_examples=examples(number))
     @given(mangled(target.seeds))
     def every(content: bytes) -> None:
         before = time.thread_time()
@@ -68,6 +69,7 @@ def test_valid_input_is_taken(name: str) -> None:
         TARGETS[name].parse(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_deep_and_large_input(name: str) -> None:
     """Thousands of levels, megabytes of one thing and numbers of thousands of digits: with 1 GiB of memory and 20 s of
@@ -77,9 +79,9 @@ def test_deep_and_large_input(name: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.parametrize("number", EXAMPLES)
 def test_a_prepare_of_a_layer_with_any_record(
-    verbs: Snapshotter, repository: HandMade, tmp_path: Path, caplog: pytest.LogCaptureFixture, examples: int
+    verbs: Snapshotter, repository: HandMade, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     """It is served or missed with a reason, and its mount can be had; nothing is written outside of the root."""
     caplog.set_level(logging.CRITICAL, "snapshotter")
@@ -88,7 +90,7 @@ def test_a_prepare_of_a_layer_with_any_record(
     records = mangled(TARGETS["record"].seeds) | mangled(TARGETS["unpacked record"].seeds).map(packed)
     outcomes = set[str]()
 
-    @settings(max_examples=examples)
+    @settings(max_examples=number)  # as many in every tier, for all outcomes have to come
     @given(records)
     def every(content: bytes) -> None:
         repository.write_record(layer, content)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.engines import debs
+from tests.examples import examples
 from tests.images import oracle
 from tests.images.nasty import ALL
 from tests.images.ocilayout import write_image
@@ -104,7 +105,7 @@ def test_umoci_unpacks_the_same(tmp_path: Path) -> None:
         assert differences(read_tree(expected, undated), found) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(layers=stacks())
 def test_random_stacks_apply(tmp_path_factory: pytest.TempPathFactory, layers: Layers) -> None:
     """Every drawn stack is valid, leaves no marker in the tree, and every listed top entry is as listed."""
@@ -115,7 +116,7 @@ def test_random_stacks_apply(tmp_path_factory: pytest.TempPathFactory, layers: L
             assert (tree[entry.path].mode, tree[entry.path].mtime_ns) == (entry.mode, entry.mtime_ns)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(layers=stacks_equal_to_pull())
 def test_random_stacks_are_valid_tars(layers: Layers) -> None:
     """No name stands twice in a layer, and nothing stands below what the layer makes no directory."""

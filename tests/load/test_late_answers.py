@@ -17,7 +17,7 @@ from tests.snapshotter.daemon import Daemon
 from tests.snapshotter.layers import NAME, HandMade, pull
 
 BURST = 12
-ROUNDS = [pytest.param(4, id="some"), pytest.param(10, id="many", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(4, id="some"), pytest.param(10, id="many")]
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def daemon(tmp_path: Path, repository: HandMade) -> Iterator[Daemon]:
         yield daemon
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_threads_that_came_for_a_burst_leave_nothing(daemon: Daemon, repository: HandMade, rounds: int) -> None:
     """Again and again a dozen Prepares wait for a third of a second: each is answered, with a miss, for the record is

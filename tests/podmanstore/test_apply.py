@@ -229,6 +229,7 @@ def test_a_plan_that_does_not_know_a_listed_layer(store: Path) -> None:
     assert read_store(store) == names(three_images())
 
 
+@pytest.mark.slow
 def test_readers_beside_a_build(store: Path) -> None:
     """Whatever they see in the middle of builds that add, change and remove images is whole."""
     variants = [three_images()[:1], three_images(), three_images("/other")[1:], []]

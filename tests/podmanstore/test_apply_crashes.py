@@ -57,6 +57,7 @@ def test_a_build_that_dies(tmp_path: Path, killing: Callable[[int], None], crash
     assert count > 10
 
 
+@pytest.mark.slow
 def test_what_a_dead_build_placed_for_an_image_that_is_gone(store: Path, killing: Callable[[int], None]) -> None:
     """Is removed by the next build: podman does not pull a layer whose directory it finds without a record."""
     build(store, three_images()[:1])

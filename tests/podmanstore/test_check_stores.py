@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from podmanstore.check import Defect, Kind, Severity, check_store, examine_store
+from tests.examples import examples
 from tests.mounting import standin
 from tests.podmanstore.handmade import Handmade, encode, sha, simple
 
@@ -26,7 +27,12 @@ def deep(root: Path, layers: int) -> Handmade:
 
 @pytest.mark.parametrize(
     ("layers", "found", "podman4"),
-    [(64, None, 1), (128, Kind.PAGE_PODMAN_4, 0), (129, Kind.DEPTH_PODMAN_4, 0), (300, Kind.DEPTH_PODMAN_4, 0)],
+    [
+        (64, None, 1),
+        pytest.param(128, Kind.PAGE_PODMAN_4, 0, marks=pytest.mark.slow),
+        pytest.param(129, Kind.DEPTH_PODMAN_4, 0, marks=pytest.mark.slow),
+        pytest.param(300, Kind.DEPTH_PODMAN_4, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_depth_for_podman_4_is_a_warning(short_path: Path, layers: int, found: Kind | None, podman4: int) -> None:
     """128 directories at most, and no more than fit into a page of options; podman 5 mounts 500."""
@@ -36,6 +42,7 @@ def test_depth_for_podman_4_is_a_warning(short_path: Path, layers: int, found: K
     assert checked.errors == 0
 
 
+@pytest.mark.slow
 def test_nobody_mounts_more_than_500_directories(short_path: Path) -> None:
     """The kernel's limit."""
     checked = examine_store(deep(short_path, 501).store)
@@ -222,7 +229,7 @@ def test_a_dead_client_is_an_unmounted_repository(tmp_path: Path) -> None:
 FILES = st.integers(0, 10_000)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     file=FILES, changes=st.lists(st.tuples(FILES, st.integers(0, 255)), min_size=1, max_size=8), cut=st.none() | FILES
 )
@@ -258,7 +265,7 @@ KEYS = (
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(kind=st.sampled_from(("layers", "images")), changes=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4))
 @example(kind="images", changes={"big-data-names": ["", ".", "..", "a/", "\0", "é", "x" * 300]})
 @example(kind="images", changes={"layer": "\0", "names": ["\ud800".encode("utf-8", "replace").decode()]})

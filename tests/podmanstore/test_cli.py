@@ -53,6 +53,7 @@ def build(shelf: Shelf, *more: object) -> subprocess.CompletedProcess[str]:
     return run("build", "--repository", shelf.root, "--store", store_of(shelf), *more)
 
 
+@pytest.mark.slow
 def test_build_twice(shelf: Shelf) -> None:
     """A new store says how to use it; nothing changed is said, and is no error."""
     first = build(shelf)
@@ -64,6 +65,7 @@ def test_build_twice(shelf: Shelf) -> None:
     assert "nothing changed (1 images, 4 layers" in second.stdout
 
 
+@pytest.mark.slow
 def test_left_out_images(shelf: Shelf) -> None:
     """Each is named with its reason on stderr, each time; the status says so, and the rest is served."""
     shelf.publish("two:1", [File("x")], form=DUCC)
@@ -87,6 +89,7 @@ def test_json(shelf: Shelf) -> None:
     assert done.returncode == 3
 
 
+@pytest.mark.slow
 def test_fetched_configs(tmp_path: Path) -> None:
     """From the registry in the image's name, plain HTTP on the loopback; no layer is asked for."""
     shelf = Shelf(tmp_path)
@@ -100,6 +103,7 @@ def test_fetched_configs(tmp_path: Path) -> None:
     assert stub.behaviour.requests == [f"/v2/{NAME}/manifests/1", f"/v2/{NAME}/blobs/{image.config}"]
 
 
+@pytest.mark.slow
 def test_configs_of_a_mirror(tmp_path: Path) -> None:
     """--registries says how the registry in the image's name is asked; a file with a mistake ends it at once."""
     shelf, settings = Shelf(tmp_path), tmp_path / "publisher.toml"
@@ -115,6 +119,7 @@ def test_configs_of_a_mirror(tmp_path: Path) -> None:
     assert (done.returncode, "unknown key 'mirrors'" in done.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_tag_that_moved(tmp_path: Path) -> None:
     """The config is asked for by its digest: the image is served all the same, and nothing else is taken."""
     shelf = Shelf(tmp_path)
@@ -160,6 +165,7 @@ def test_a_platform(shelf: Shelf) -> None:
     assert "is for linux/amd64, and the store for linux/s390x" in done.stderr
 
 
+@pytest.mark.slow
 def test_check(shelf: Shelf) -> None:
     """A good store has no defect; the defects of another are printed, and the status says so."""
     build(shelf)
@@ -176,6 +182,7 @@ def test_check(shelf: Shelf) -> None:
     assert run("check", "--store", store_of(shelf)).returncode == 0
 
 
+@pytest.mark.slow
 def test_prune(shelf: Shelf) -> None:
     """It says what it would break, and does it only when told."""
     image = shelf.publish("two:1", BASE, [File("x")])
@@ -253,6 +260,7 @@ def test_a_terminal_shows_progress(shelf: Shelf) -> None:
     assert b"layers read" in seen
 
 
+@pytest.mark.slow
 def test_sync_ends_on_a_signal(shelf: Shelf) -> None:
     """It builds at once, again on SIGHUP, and ends with status 0."""
     arguments = command("sync", "--repository", shelf.root, "--store", store_of(shelf), "--interval", "3600")

@@ -80,6 +80,7 @@ def container(store: Path, identity: str, place: Path) -> set[str]:
         return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_hundred_layers(short_path: Path) -> None:
     """Are mounted in the one page of options that podman 4 has, from a store with a short path."""

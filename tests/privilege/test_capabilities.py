@@ -62,6 +62,7 @@ def test_the_daemon_has_nothing_else(daemon: Confined) -> None:
     assert found["NoNewPrivs"] == "1"
 
 
+@pytest.mark.slow
 class TestContract(SnapshotterContract, RecordContract):
     """The whole contract, over the socket of the confined daemon."""
 
@@ -79,6 +80,7 @@ def test_every_job_is_done(daemon: Confined, client: Client, state: Path) -> Non
     assert failures(Scene(client, HandMade(state / "repository"), daemon.root)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", sorted(NEEDS))
 def test_each_capability_is_needed(tmp_path: Path, capability: str) -> None:
     """Without it exactly the jobs fail that the table says; that is what it is for."""
@@ -93,6 +95,7 @@ def test_each_capability_is_needed(tmp_path: Path, capability: str) -> None:
         assert set(found) == NEEDS[capability], found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [Form.OVERLAY, Form.OCI, Form.DUCC])
 def test_images_are_served_equal(tmp_path: Path, form: Form) -> None:
     """Every nasty image, in both notations and as ingested, is the same from the confined daemon as from one that

@@ -145,6 +145,7 @@ def _bomb(repository: HandMade, layer: Digest, outside: Path) -> None:
     repository.write_record(layer, zstandard.compress(frame))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [

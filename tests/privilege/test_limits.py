@@ -21,6 +21,7 @@ from tests.suites.contract import fresh
 pytestmark = pytest.mark.root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -12,7 +12,7 @@ import pytest
 
 from tests.snapshotter.daemon import Daemon, refusal
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 USER, GROUP, OTHER_GROUP = 65534, 4242, 4343
 

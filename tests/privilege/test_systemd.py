@@ -31,6 +31,7 @@ def test_the_unit_asks_for_it() -> None:
     assert float(found["WatchdogSec"][0]) >= 60
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_its_state_and_its_reload() -> None:
     """Active when it serves, the repositories' health in the status line, and systemctl reload reads the file again,
@@ -49,6 +50,7 @@ def test_its_state_and_its_reload() -> None:
             eventually(lambda: shown(node, "ActiveState", "NRestarts") == ["active", "0"])
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_daemon_that_does_not_answer_is_started_anew() -> None:
     """Within the watchdog's time; the new one serves, and the state is as it was."""
@@ -64,6 +66,7 @@ def test_a_daemon_that_does_not_answer_is_started_anew() -> None:
             assert client.stat("key").name == "key"
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_the_port_needs_its_drop_in() -> None:
     """Without it the daemon has no network: it refuses to start, and names the key and the page."""
@@ -72,6 +75,7 @@ def test_the_port_needs_its_drop_in() -> None:
         assert "docs/metrics.md" in node.log()
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_the_port_with_its_drop_in() -> None:
     """As it stands in config/: the pages are there, under systemd's sandbox, with nothing left out."""

@@ -61,6 +61,7 @@ def test_it_has_no_privilege(daemon: Unprivileged) -> None:
     assert (found["Uid"].split()[1], int(found["CapEff"], 16), found["NoNewPrivs"]) == (str(NOBODY), 0, "1")
 
 
+@pytest.mark.slow
 class TestContract(SnapshotterContract, RecordContract):
     """Local snapshots work whole, as long as their files are the daemon's own."""
 

@@ -52,6 +52,7 @@ def test_publishing_and_its_report(image: Image, repository: Path) -> None:
     assert (report["published"], report["present"], report["changed"]) == ([], list(image.layers), False)
 
 
+@pytest.mark.slow
 @root
 def test_the_options(image: Image, repository: Path) -> None:
     """Name, notation, the form of an ingest, its owner, and no record."""
@@ -66,6 +67,7 @@ def test_the_options(image: Image, repository: Path) -> None:
     assert not (layer / ".metadata/tree.v1").exists()
 
 
+@pytest.mark.slow
 @root
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
@@ -98,6 +100,7 @@ def test_who_is_not_root_is_told_at_once(image: Image, repository: Path, monkeyp
     assert state(repository) == {}
 
 
+@pytest.mark.slow
 def test_help_and_version() -> None:
     """Both say what a person asks for."""
     assert "cvmfs-publisher" in run("--version").stdout
@@ -105,6 +108,7 @@ def test_help_and_version() -> None:
     assert all(word in text for word in ("SOURCE", "oci:PATH[:REF]", "docker://", "--repository", "--whiteouts"))
 
 
+@pytest.mark.slow
 @root
 def test_killed_in_the_middle_of_a_layer(stub: Stub, image: Image, repository: Path) -> None:
     """kill -9 while a layer is half unpacked: nothing is to be seen of the image; running again finishes it."""
@@ -125,6 +129,7 @@ def test_killed_in_the_middle_of_a_layer(stub: Stub, image: Image, repository: P
     assert {entry.size for path, entry in compare.scan(layerfs).items() if path.startswith(b"d/")} == {1 << 20}
 
 
+@pytest.mark.slow
 @root
 def test_interrupted_by_a_person(stub: Stub, repository: Path) -> None:
     """The staging area is cleared on the way out."""
@@ -140,6 +145,7 @@ def test_interrupted_by_a_person(stub: Stub, repository: Path) -> None:
     assert state(repository) == {"staged": ()}
 
 
+@pytest.mark.slow
 @root
 def test_two_publishers_at_once(stub: Stub, image: Image, repository: Path) -> None:
     """The second is told who holds the repository, and leaves the first one's work alone."""
@@ -158,6 +164,7 @@ def test_two_publishers_at_once(stub: Stub, image: Image, repository: Path) -> N
     assert third.returncode == 0, third.stderr
 
 
+@pytest.mark.slow
 @root
 def test_a_terminal_shows_progress(image: Image, repository: Path) -> None:
     """Bytes, rate and layers, on stderr only; stdout stays the report."""

@@ -109,6 +109,7 @@ def test_what_a_publication_keeps(tmp_path: Path, cvmfs: Published) -> None:
     assert "/long" in warning
 
 
+@pytest.mark.slow
 def test_a_tree_begins_as_a_copy_of_its_base(cvmfs: Published) -> None:
     """Made by the server, in the same publication; a catalog is cut in it."""
     trees, told = cvmfs.root / "trees", list[bool]()
@@ -129,6 +130,7 @@ def test_a_repository_without_attributes(tmp_path: Path) -> None:
         assert any("CVMFS_INCLUDE_XATTRS=true" in warning for warning in cvmfs.warnings)
 
 
+@pytest.mark.slow
 def test_another_s_transaction_is_left_alone(tmp_path: Path, cvmfs: Published) -> None:
     """Waiting for it is all that is done; what its owner wrote is there."""
     image = make_image(tmp_path / "image", PLAIN)
@@ -149,10 +151,10 @@ def test_another_s_transaction_is_left_alone(tmp_path: Path, cvmfs: Published) -
     ("faults", "error", "open_after"),
     [
         (["publish"], Unavailable, False),
-        (["full"], ResourceExhausted, False),
-        (["publish", "abort"], Unavailable, True),
-        (["ingest"], Unavailable, False),
-        (["transaction"], Unavailable, False),
+        pytest.param(["full"], ResourceExhausted, False, marks=pytest.mark.slow),
+        pytest.param(["publish", "abort"], Unavailable, True, marks=pytest.mark.slow),
+        pytest.param(["ingest"], Unavailable, False, marks=pytest.mark.slow),
+        pytest.param(["transaction"], Unavailable, False, marks=pytest.mark.slow),
     ],
 )
 def test_a_failed_publication(
@@ -178,6 +180,7 @@ def assert_complete(cvmfs: Published, image: Image) -> None:
     assert left <= {"lock", "pending", "staging"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["publish", "ingest"])
 @pytest.mark.parametrize("when", ["kill", "kill-after"])
 def test_a_killed_run_is_finished_by_the_next(tmp_path: Path, cvmfs: Published, verb: str, when: str) -> None:
@@ -193,6 +196,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path: Path, cvmfs: Published, 
     assert_complete(cvmfs, image)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_as_it_opens(tmp_path: Path, cvmfs: Published) -> None:
     """Its transaction cannot be told from another's: the next run refuses, and says how to end it."""
     image = make_image(tmp_path / "image", PLAIN)
@@ -205,6 +209,7 @@ def test_a_run_that_is_killed_as_it_opens(tmp_path: Path, cvmfs: Published) -> N
     assert publish(cvmfs, image).changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_transaction_that_is_open_after_a_killed_run(tmp_path: Path, cvmfs: Published, ours: bool) -> None:
     """It is aborted if it holds the file that the run put there; else somebody ended ours and opened another."""
@@ -240,6 +245,7 @@ def test_a_machine_that_does_not_publish(tmp_path: Path, cvmfs: Published) -> No
             pass
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, cvmfs: Published) -> None:
     """Exactly one place to publish to; `--cvmfs` publishes there."""
     image = make_image(tmp_path / "image", PLAIN)

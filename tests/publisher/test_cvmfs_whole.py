@@ -52,6 +52,7 @@ def test_a_flat_tree_comes_with_the_image(tmp_path: Path, cvmfs: Published) -> N
     assert (tree / ".singularity.d").is_dir()
 
 
+@pytest.mark.slow
 def test_a_flat_tree_on_a_known_one_begins_as_its_copy(tmp_path: Path, cvmfs: Published) -> None:
     """One template for the transaction, and the tree holds what its own layers say."""
     publish(cvmfs, tmp_path, "first", BASE)
@@ -84,6 +85,7 @@ def test_catalogs_are_cut_above_layers_and_at_trees(tmp_path: Path, cvmfs: Publi
     assert [str(reference) for reference in found.walk_images()] == [image.ref]
 
 
+@pytest.mark.slow
 def test_the_index_tells_the_revision_that_shows_it(tmp_path: Path, cvmfs: Published) -> None:
     """Whether an image took one publication or three; what came in an earlier one keeps its revision."""
     publish(cvmfs, tmp_path, "first", BASE)

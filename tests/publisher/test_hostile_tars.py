@@ -17,6 +17,7 @@ from cvmfsrepo.tree import Notation, by_path
 from publisher.unpacking.removal import remove_tree
 from publisher.unpacking.space import FreeSpace
 from publisher.unpacking.unpack import Unpacked, unpack
+from tests.examples import examples
 from tests.images.nasty import ALL
 from tests.images.tarlayer import File, layer_tar
 from tests.publisher.test_unpack import EVERY_KIND, sparse_tar
@@ -68,7 +69,7 @@ def with_checksums(tar: bytearray) -> bytes:
     return bytes(tar)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(tar=damaged_tars(), notation=st.sampled_from(Notation))
 def test_a_damaged_tar_is_a_tree_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, tar: bytes, notation: Notation
@@ -89,6 +90,7 @@ def test_a_damaged_tar_is_a_tree_or_an_error(
     remove_tree(work)
 
 
+@pytest.mark.slow
 def test_directories_deeper_than_the_stack(tmp_path: Path) -> None:
     """1,800 levels: unpacked, replaced by a file, and removed."""
     deep = "/".join(["d"] * 1800)

@@ -22,7 +22,7 @@ from tests.snapshotter.promql import parse
 from tests.snapshotter.test_dashboard import OF_PROMETHEUS, unknown
 from tests.snapshotter.watching import Sample, ask, parse_samples
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE, DASHBOARD = PROJECT / "docs/publisher.md", PROJECT / "config/grafana-publisher.json"

@@ -17,7 +17,7 @@ from tests.images.ocilayout import write_image
 from tests.images.tarlayer import Dir, File, Whiteout, layer_tar
 from tests.publisher.publishing import command, make_repository, run
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 BASE = layer_tar([Dir("d"), File("d/one", b"1")])
 OTHER = layer_tar([File("other", b"2")])

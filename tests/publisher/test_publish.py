@@ -240,7 +240,13 @@ def test_a_durable_publication(tmp_path: Path, repository: Path) -> None:
     assert not publish_image(open_source(image.source, AMD64), repository).changed
 
 
-@pytest.mark.parametrize("content", [bytes(6 << 20), os.urandom(6 << 20)], ids=["bomb", "large"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(bytes(6 << 20), id="bomb"),
+        pytest.param(os.urandom(6 << 20), id="large", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("reserve", [None, 0], ids=["reserve", "to the end"])
 def test_an_image_that_does_not_fit(tmp_path: Path, content: bytes, reserve: int | None) -> None:
     """Refused at the reserve or at the file system's end; the space is free again, and a smaller image fits."""

@@ -21,6 +21,7 @@ from cvmfsrepo.tree import Notation
 from publisher.publishing.form import Form
 from publisher.unpacking.space import FreeSpace
 from publisher.unpacking.unpack import unpack
+from tests.examples import examples
 from tests.images.nasty import ALL
 from tests.images.stack import Layers
 from tests.images.strategies import stacks
@@ -111,7 +112,7 @@ def test_every_nasty_layer_comes_back(tmp_path: Path, name: str, notation: Notat
 def test_random_layers_come_back(notation: Notation) -> None:
     """Whatever is in them, and whether or not the last member is padded."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(layers=stacks(), closed=st.booleans())
     def check(layers: Layers, closed: bool) -> None:
         for entries in layers:
@@ -132,7 +133,7 @@ MEMBERS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(members=MEMBERS)
 def test_names_that_come_again(members: list[Entry]) -> None:
     """The tar comes back, or the layer has no tar-split; that only if the name of a file with content comes again."""

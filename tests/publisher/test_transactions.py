@@ -27,7 +27,7 @@ Finishing = Callable[[Finish | None], Target]
 """Makes a target that has something computed in each publication."""
 
 
-@pytest.fixture(params=["directory", "cvmfs"])
+@pytest.fixture(params=["directory", pytest.param("cvmfs", marks=pytest.mark.slow)])
 def finishing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Finishing]:
     if request.param == "directory":
         (tmp_path / "repository").mkdir()

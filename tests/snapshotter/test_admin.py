@@ -121,6 +121,7 @@ def test_messages_have_the_fields_of_the_values(name: str) -> None:
     assert [field.name for field in message.fields] == fields
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_another_user_cannot_connect(tmp_path: Path) -> None:
     """The socket is 0600, also where a group may use the other one; the refusal names it and says what to do."""
@@ -140,6 +141,7 @@ def test_another_user_cannot_connect(tmp_path: Path) -> None:
         assert is_served(admin)
 
 
+@pytest.mark.slow
 def test_the_socket_goes_with_the_daemon(tmp_path: Path) -> None:
     """A daemon that was killed leaves its file, which nobody takes for a daemon and the next one replaces."""
     with Daemon(tmp_path / "root") as daemon:
@@ -154,6 +156,7 @@ def test_the_socket_goes_with_the_daemon(tmp_path: Path) -> None:
         assert not is_served(admin)
 
 
+@pytest.mark.slow
 def test_a_socket_that_is_in_use_refuses_the_start(tmp_path: Path, short_path: Path) -> None:
     """As the other one does: two daemons would answer for each other."""
     with socket.socket(socket.AF_UNIX) as other:

@@ -23,6 +23,8 @@ from tests.snapshotter.layers import NAME, HandMade, lookup, pull
 from tests.snapshotter.nodes import eventually
 from tests.suites.contract import upper_of
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 30
 CLIENTS = 3
 LAYERS = 40
@@ -142,7 +144,6 @@ def repeat(client: Client, verb: str, name: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.slow
 def test_kill_at_any_moment(daemon: Daemon, repository: HandMade) -> None:
     """Thirty times in the middle of three streams of calls: what was answered stands, what was not can be repeated,
     and no directory without a record is left."""

@@ -5,10 +5,9 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,6 +22,8 @@ from tests import mounting
 from tests.snapshotter.daemon import Daemon, refusal
 from tests.snapshotter.layers import NAME, HandMade, pull
 from tests.suites.contract import upper_of
+
+pytestmark = pytest.mark.slow  # each test starts a daemon, and some do it again and again
 
 REMOTE = remote_name("base", "")
 
@@ -102,12 +103,6 @@ def replace_database(database: Path) -> None:
     execute(database, "CREATE TABLE songs (title)")
 
 
-def quick(values: Iterable[str], names: Iterable[str], quick: set[str]) -> list[Any]:
-    """Parameters under their names, those that are not named as quick marked as slow: each costs starts of a daemon."""
-    marks = {True: (), False: (pytest.mark.slow,)}
-    return [pytest.param(value, id=name, marks=marks[name in quick]) for value, name in zip(values, names, strict=True)]
-
-
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
     "a few bytes": lambda path: os.truncate(path, 50),
@@ -123,7 +118,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", quick(DAMAGE, DAMAGE, {"cut short", "lost", "garbage in a page", "newer"}))
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_database_that_cannot_be_used(daemon: Daemon, database: Path, damage: str) -> None:
     """Is refused, untouched, with where the backup is, how old it is, and the command that restores it: which does."""
     DAMAGE[damage](database)
@@ -140,7 +135,6 @@ def test_a_database_that_cannot_be_used(daemon: Daemon, database: Path, damage: 
         client.prepare("next", "local", {})
 
 
-@pytest.mark.slow
 def test_how_old_a_backup_is(daemon: Daemon, database: Path) -> None:
     """By the clock; one from the future is young. Without a backup the refusal names the other way out."""
     database.write_bytes(b"garbage" * 1000)
@@ -162,7 +156,6 @@ def test_a_backup_that_is_newer_than_this_version(daemon: Daemon, database: Path
     assert str(daemon.root / BACKUP) not in said
 
 
-@pytest.mark.slow
 def test_a_database_that_another_process_locks(daemon: Daemon, database: Path) -> None:
     """Is refused within seconds, as a second daemon is; the first one does not notice."""
     holder = sqlite3.connect(database, isolation_level=None)
@@ -249,7 +242,6 @@ def test_a_restore_under_a_running_container(daemon: Daemon, repository: HandMad
     assert [line["msg"] for line in daemon.log_lines()[before:] if "newer" in line.get("problem", "")] == []
 
 
-@pytest.mark.slow
 def test_a_backup_one_snapshot_old(daemon: Daemon, database: Path) -> None:
     """A crash leaves such a directory too, but a backup's mark tells them apart."""
     daemon.start()
@@ -323,10 +315,7 @@ EDITS: dict[str, tuple[str, Callable[[Daemon], object]]] = {
 """What the warning says of path and problem, behind what was done and how."""
 
 
-QUICK_EDITS = {"an upper is gone", "a link leads elsewhere", "shims are gone", "a number never given", "a copy"}
-
-
-@pytest.mark.parametrize("said", quick(EDITS, [what for what, _ in EDITS.values()], QUICK_EDITS))
+@pytest.mark.parametrize("said", EDITS, ids=[what for what, _ in EDITS.values()])
 def test_a_directory_that_was_edited(daemon: Daemon, database: Path, said: str) -> None:
     """Is one warning with what to do, and stays as it is; everything else is served."""
     _, change = EDITS[said]

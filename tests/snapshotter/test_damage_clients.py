@@ -180,6 +180,7 @@ def test_the_descriptors_of_a_database_are_bounded(daemon: Daemon, client: Clien
     assert descriptors(daemon) <= before + 3
 
 
+@pytest.mark.slow
 def test_a_socket_whose_file_was_removed(tmp_path: Path) -> None:
     """Connections go on; a restart makes it anew."""
     with Daemon(tmp_path / "root", absolute_mountpoint=tmp_path / "none") as daemon, daemon.client() as client:

@@ -198,6 +198,7 @@ def test_gathering_takes_all_of_it(tmp_path: Path) -> None:
     assert found.largest_image is None
 
 
+@pytest.mark.slow
 def test_the_command_answers_with_its_exit_status(tmp_path: Path) -> None:
     """3 and a JSON list of findings; with --quiet without what is well; a table with remedies for people."""
     given = [

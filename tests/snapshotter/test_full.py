@@ -24,6 +24,8 @@ from tests.snapshotter.nodes import eventually
 from tests.snapshotter.test_crash import assert_whole
 from tests.suites.contract import upper_of
 
+pytestmark = pytest.mark.slow
+
 READING = ("stat", "list", "mounts", "usage")
 ATTEMPTS = 3000
 
@@ -300,7 +302,6 @@ def soft_limit(number: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.slow
 def test_a_thousand_connections(root: Path, repository: HandMade) -> None:
     """Also where the service's soft limit of descriptors is low: the daemon takes what the hard one allows. Each is
     served, none costs anything once it is closed."""

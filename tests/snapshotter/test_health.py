@@ -71,6 +71,7 @@ def test_a_repository_that_is_away(daemon: Daemon, repository: HandMade) -> None
     eventually(lambda: ready(daemon)[0] == 200)
 
 
+@pytest.mark.slow
 def test_one_of_several_repositories(tmp_path: Path, repository: HandMade) -> None:
     """A line for each that is away; the healthy ones are not named."""
     tables = "".join(
@@ -103,6 +104,7 @@ def test_a_repository_that_hangs(tmp_path: Path, repository: HandMade) -> None:
             mount.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_there_is_no_port_unless_it_is_wanted(tmp_path: Path, repository: HandMade) -> None:
     """Off by default: nothing listens on the network."""
     with Daemon(tmp_path / "root", repository=NAME, absolute_mountpoint=repository.root) as daemon:
@@ -113,6 +115,7 @@ def test_there_is_no_port_unless_it_is_wanted(tmp_path: Path, repository: HandMa
         assert "metrics" not in daemon.log_lines()[0]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path: Path, repository: HandMade) -> None:
     """The daemon does not start, and says which key to change."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -121,12 +124,14 @@ def test_a_port_that_is_taken(tmp_path: Path, repository: HandMade) -> None:
     assert f"metrics-address '{address}': cannot be had (Address already in use)" in said
 
 
+@pytest.mark.slow
 def test_a_host_that_is_none_of_ours(tmp_path: Path, repository: HandMade) -> None:
     """As with a name that nobody knows."""
     said = refusal(tmp_path / "root", absolute_mountpoint=repository.root, metrics_address="192.0.2.1:0")
     assert "metrics-address '192.0.2.1:0': cannot be had" in said
 
 
+@pytest.mark.slow
 def test_clients_that_keep_their_connection(daemon: Daemon) -> None:
     """More than are served, all silent: within seconds each is closed and the page is answered again; the daemon
     keeps no thread for them."""
@@ -149,6 +154,7 @@ def answers(daemon: Daemon) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"\r\n", b"GET\r\n\r\n", b"\0" * 70000, b"POST /metrics HTTP/1.1\r\n\r\n"])
 def test_what_is_no_request(daemon: Daemon, sent: bytes) -> None:
     """Is answered with an error or not at all, and the next one is served; the log stays JSON."""
@@ -176,6 +182,7 @@ def systemd(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notif
         yield told
 
 
+@pytest.mark.slow
 def test_what_systemd_is_told(tmp_path: Path, repository: HandMade, systemd: NotifySocket) -> None:
     """Ready when it serves, the repositories' health in a line, the watchdog fed, the reload from its beginning to its
     end, and the end."""
@@ -266,6 +273,7 @@ class Service:
             raise ValueError(self.error)
 
 
+@pytest.mark.slow
 def test_only_an_answer_feeds_the_watchdog(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service whose threads are all stuck is dead after a while, whatever else the process does; an error is an
     answer; and one answer makes it alive again."""
@@ -319,6 +327,7 @@ def test_a_closed_connection_is_no_answer(short_path: Path) -> None:
     assert pulse.ask(1.0) == "the connection is closed"
 
 
+@pytest.mark.slow
 def test_an_address_of_ipv6(tmp_path: Path, repository: HandMade) -> None:
     """In brackets, in the configuration and in the log."""
     with socket.socket(socket.AF_INET6) as probe:

@@ -51,6 +51,7 @@ def test_links_lead_within_the_image() -> None:
         assert tree.resolve(path, lambda layer, link: links[link]) == leads_to
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.parametrize("form", [Form.OVERLAY, Form.OCI, Form.DUCC])
 def test_the_names_of_nasty_images_are_the_specifications(form: Form, tmp_path: Path) -> None:

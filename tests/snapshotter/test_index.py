@@ -131,6 +131,7 @@ def test_a_reference_by_digest(repository: Published, path: Path) -> None:
     assert image.manifest == digest
 
 
+@pytest.mark.slow
 def test_many_images_are_walked_in_order(repository: Published, path: Path) -> None:
     """All of them, by name, over several pages; a pattern chooses."""
     layers = repository.described("base")
@@ -248,6 +249,7 @@ def test_damage_while_it_is_used_is_mended_too(repository: Published, path: Path
         eventually(lambda: all(index.find_layers_of_diff_id(diff_id_of(layer)) for layer in layers))
 
 
+@pytest.mark.slow
 def test_a_file_that_one_made_anew_is_filled_by_all(tmp_path: Path, path: Path) -> None:
     """Two repositories share the file; after damage both are in it again, though nothing in them changed."""
     one, two = Published(tmp_path / "one"), Published(tmp_path / "two")

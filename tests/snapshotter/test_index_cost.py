@@ -112,6 +112,7 @@ def test_another_name_for_a_known_image(repository: Published, mounted: Standin,
     assert (again.chains, again.platform) == (image.chains, "linux/amd64")
 
 
+@pytest.mark.slow
 def test_the_rate_bounds_a_reading(repository: Published, tmp_path: Path) -> None:
     """Visits come no faster than is configured; there are 1 + 3 listings, and one visit for each document."""
     began = time.monotonic()

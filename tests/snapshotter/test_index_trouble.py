@@ -187,6 +187,7 @@ def test_links_to_directories_are_not_followed(repository: Published, tmp_path: 
         assert (index.state(NAME).images, index.malformed(NAME)) == (1, [])
 
 
+@pytest.mark.slow
 def test_a_repository_that_goes_away_keeps_its_entries(repository: Published, tmp_path: Path) -> None:
     """An empty mount point holds nothing and says nothing of what is published; the state says what is wrong."""
     with index_of(tmp_path / "index.sqlite", repository.root) as index:

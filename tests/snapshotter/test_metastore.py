@@ -138,7 +138,8 @@ def test_somebody_elses_database_is_refused(path: Path) -> None:
         open_database(path)
 
 
-@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", pytest.param("BEGIN EXCLUSIVE", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
 def test_a_locked_database_is_refused(path: Path, lock: str) -> None:
     """Within seconds, not when the first snapshot is made."""
     open_database(path).close()

@@ -20,6 +20,8 @@ from tests.snapshotter.layers import NAME, HandMade, pull
 from tests.snapshotter.nodes import eventually
 from tests.snapshotter.watching import Sample, ask, pages_of, parse_samples, scrape, value
 
+pytestmark = pytest.mark.slow  # a daemon for each test
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/metrics.md"
 IMAGE = "registry.example.org/base:1"
 

@@ -271,6 +271,7 @@ def test_labels_that_can_never_be_served_are_not_waited_for(config: Config, repo
     assert time.monotonic() - began < WAIT.wait / 2
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_waiting_does_not_use_up_the_threads(tmp_path: Path, repository: HandMade) -> None:
     """Of more Prepares than the server has threads only so many wait; the rest take what comes after the wait, and

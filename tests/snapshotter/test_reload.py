@@ -264,6 +264,7 @@ def written(daemon: Daemon, change: Callable[[str], str]) -> None:
     eventually(lambda: any("reloaded" in str(line.get("msg")) for line in daemon.log_lines()[lines:]))
 
 
+@pytest.mark.slow
 def test_a_daemon_reloads(tmp_path: Path, repository: HandMade) -> None:
     """By SIGHUP, as systemctl reload sends it: the log, the metrics, the probes and the admin service tell of the new
     configuration, and a refused file is a metric until it is mended."""
@@ -292,6 +293,7 @@ def test_a_daemon_reloads(tmp_path: Path, repository: HandMade) -> None:
             assert [one.name for one in admin.status().repositories] == ["b.org"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone(tmp_path: Path, repository: HandMade) -> None:
     """Is not the wish for all defaults."""
     with Daemon(tmp_path / "root", repository=NAME, absolute_mountpoint=repository.root) as daemon:

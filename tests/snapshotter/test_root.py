@@ -242,6 +242,7 @@ def test_an_address_that_cannot_be(short_path: Path, path: str) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_daemon_refuses_in_one_line(root: Path, tmp_path: Path) -> None:
     """A second daemon on one root and one on the first one's socket; the first one is not disturbed."""
     with Daemon(root, absolute_mountpoint=tmp_path / "no-repository") as first, first.client() as client:
@@ -252,6 +253,7 @@ def test_the_daemon_refuses_in_one_line(root: Path, tmp_path: Path) -> None:
         assert client.stat("key").name == "key"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a b", "a%20b", "a#b", "a?b=c", "ü"])
 def test_an_address_with_strange_characters(tmp_path: Path, short_path: Path, name: str) -> None:
     """The socket is where the configuration says, whatever a URI would make of its name."""

@@ -11,6 +11,7 @@ from cvmfsrepo.oci import Platform
 from publisher.source import open_source
 from snapshotter.cli.original import unpack_original
 from snapshotter.cli.resolving import from_source
+from tests.examples import examples
 from tests.fidelity.proof import undated_directories
 from tests.images import nasty, oracle
 from tests.images.ocilayout import write_image
@@ -47,7 +48,7 @@ def test_a_nasty_image_is_what_the_specification_says(name: str, tmp_path: Path)
 def test_a_random_image_is_what_the_specification_says(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Layers that meet in every way."""
 
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     @given(layers=stacks())
     def check(layers: Layers) -> None:
         told, undated, ours = differences([layer_tar(entries) for entries in layers], tmp_path_factory.mktemp("x"))

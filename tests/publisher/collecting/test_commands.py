@@ -128,6 +128,7 @@ def cvmfs(tmp_path: Path) -> Iterator[Published]:
         yield published
 
 
+@pytest.mark.slow
 def test_in_a_cvmfs_repository(cvmfs: Published, tmp_path: Path) -> None:
     """One publication for a withdrawal and one for a collection; the index tells the revision that is mounted."""
     images = [cvmfs_image(cvmfs, tmp_path, name) for name in ("kept", "gone")]

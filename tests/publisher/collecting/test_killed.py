@@ -14,7 +14,7 @@ from cvmfsrepo.errors import NotFound
 from tests.images.ocilayout import Image, read_image
 from tests.publisher.collecting.shelves import DAY, Shelf, rules
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 _STEPS = ("rename", "fsync", "rmdir")
 """Files that are unlinked are in the staging area, which the next run empties."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cvmfsrepo.digest import Digest
 from cvmfsrepo.errors import ContractError
+from tests.examples import examples
 from tests.images.ocilayout import Image
 from tests.publisher.collecting.shelves import DAY, DUCC, Shelf
 from tests.publisher.publishing import state
@@ -52,7 +53,7 @@ def filled(shelf: Shelf, made: Sequence[Made]) -> list[Image]:
     ]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(IMAGES, st.sets(st.sampled_from(TEXTS)), st.booleans(), st.integers(1, 3))
 def test_only_what_may_go_goes(made: Sequence[Made], leased: set[str], by_diff_id: bool, at_once: int) -> None:
     """Layers, trees and documents of published images and those under a lease stay; all else goes after its grace."""
@@ -86,7 +87,7 @@ def _named(one: Made, image: Image, by_diff_id: bool) -> list[tuple[str, Digest]
     return list(zip(one.layers, map(Digest.parse, digests), strict=True))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(IMAGES, st.data())
 def test_damage_of_any_manifest_stops_all(made: Sequence[Made], data: st.DataObject) -> None:
     """Cut off anywhere, replaced by other JSON or by a directory: nothing is removed and nothing noted."""

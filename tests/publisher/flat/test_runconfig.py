@@ -16,6 +16,7 @@ from cvmfsrepo.tree import Entry
 from publisher.flat.apptainer import environment_script, labels_json, runscript, with_apptainer
 from publisher.flat.flatten import Placed, Tree
 from publisher.flat.imageconfig import RunConfig, parse_run_config
+from tests.examples import examples
 
 SHELLS = [shell for shell in ("dash", "bash", "ksh", "zsh") if shutil.which(shell)]
 HOSTILE = [
@@ -72,7 +73,7 @@ def test_a_run_is_entrypoint_and_command_or_arguments(
     assert run_script(shell, script, given_words) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(words=st.lists(TEXTS, max_size=4), cmd=st.lists(TEXTS, max_size=4), value=TEXTS)
 def test_any_words_come_through(show: str, words: list[str], cmd: list[str], value: str) -> None:
     """Of any text, variables too."""

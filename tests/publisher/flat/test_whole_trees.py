@@ -1,8 +1,10 @@
 """The whole tree of an image, made from records and layers, against the oracle that is proved equal to a pull."""
 
+import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given, settings
 
 from cvmfsrepo.compare import scan
 from publisher.flat.write import Sharing
+from tests.examples import examples
 from tests.images import nasty
+from tests.images.ocilayout import Image
 from tests.images.stack import Layers
 from tests.images.strategies import stacks
 from tests.images.tarlayer import layer_tar
@@ -24,15 +28,29 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     return Shelf(tmp_path_factory.mktemp("shelf"))
 
 
+Truth = tuple[Image, Path, frozenset[bytes]]
+
+
+@pytest.fixture(scope="module")
+def published(shelf: Shelf) -> Callable[[str], Truth]:
+    """A nasty image by its name, published; and what the oracle makes of it."""
+
+    @functools.cache
+    def published(name: str) -> Truth:
+        tars = nasty.ALL[name].tars()
+        return shelf.add(tars), *oracle_tree(tars, shelf.directory / f"truth-{name}")
+
+    return published
+
+
 @pytest.mark.parametrize("sharing", Sharing)
 @pytest.mark.parametrize("name", sorted(nasty.ALL))
 def test_every_nasty_image_is_what_the_specification_says(
-    name: str, sharing: Sharing, shelf: Shelf, tmp_path: Path
+    name: str, sharing: Sharing, shelf: Shelf, published: Callable[[str], Truth], tmp_path: Path
 ) -> None:
     """Every name, attribute, hard link and byte, whether files are copied or linked."""
-    tars = nasty.ALL[name].tars()
-    expected, undated = oracle_tree(tars, tmp_path / "truth")
-    found = shelf.write(shelf.tree(shelf.add(tars)), tmp_path / "flat", sharing=sharing)
+    image, expected, undated = published(name)
+    found = shelf.write(shelf.tree(image), tmp_path / "flat", sharing=sharing)
     assert differences(expected, found, undated) == []
     assert not [path for path in scan(found) if os.path.basename(path).startswith(b".wh.")]
 
@@ -42,7 +60,7 @@ def test_random_images_and_the_way_from_one_to_another(tmp_path_factory: pytest.
     """Each of two random images is made right from nothing, and right from a copy of the other."""
     shelf = Shelf(tmp_path_factory.mktemp("random"))
 
-    @settings(max_examples=80)
+    @settings(max_examples=examples(80))
     @given(first=stacks(), second=stacks(), shared=stacks())
     def check(first: Layers, second: Layers, shared: Layers) -> None:
         with tempfile.TemporaryDirectory(prefix="flat-", dir=shelf.directory) as name:
@@ -59,6 +77,7 @@ def test_random_images_and_the_way_from_one_to_another(tmp_path_factory: pytest.
     check()
 
 
+@pytest.mark.slow
 def test_a_copy_of_any_nasty_image_becomes_any_other(shelf: Shelf, tmp_path: Path) -> None:
     """The changes from one tree to another give exactly that one, names of hard-linked files included."""
     names = [name for name in sorted(nasty.ALL) if nasty.ALL[name].closed]

@@ -15,7 +15,7 @@ from tests.publisher.publishing import make_image, run
 from tests.publisher.wishes.stub import Stub, running
 from tests.snapshotter.nodes import eventually
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 BASE: tuple[Entry, ...] = (

@@ -15,7 +15,7 @@ from tests.publisher.listening.listener import Listener
 from tests.publisher.publishing import make_image, run
 from tests.publisher.stub_registry import NAME, Stub, stub_registry
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 HELD_AFTER = 2000
 """Bytes: more than a config has, less than the layer."""

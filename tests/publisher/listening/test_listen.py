@@ -65,6 +65,7 @@ def test_a_push_is_published(listener: Listener, stub: Stub, header: str) -> Non
     listener.wait_for(f"unchanged {names[0]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secret", ["", "wrong", f"Bearer {SECRET}x", f"Basic {SECRET}", "\xff"])
 def test_strangers_are_refused(listener: Listener, stub: Stub, secret: str) -> None:
     """Before anything of the body counts."""
@@ -90,6 +91,7 @@ def test_what_is_refused_says_why(listener: Listener, stub: Stub) -> None:
     assert (answer.status, answer.document["passed_over"][0]["image"]) == (200, "evil.example/group/one:1")
 
 
+@pytest.mark.slow
 def test_odd_requests(listener: Listener) -> None:
     """Other paths, methods, no length, and a body that never comes: an answer or an end, and the next one is heard."""
     connection = http.client.HTTPConnection(listener.address, timeout=30)
@@ -109,6 +111,7 @@ def test_odd_requests(listener: Listener) -> None:
     assert post(listener.address, b"{", SECRET).status == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -135,12 +138,14 @@ def test_it_does_not_start(tmp_path: Path, words: tuple[str, ...], problem: str)
     assert not (tmp_path / "queue").exists()
 
 
+@pytest.mark.slow
 def test_a_second_one_on_the_same_queue(listener: Listener) -> None:
     """Says who has it."""
     done = subprocess.run([*listener.words, "--once"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, "by another publisher, process" in done.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_failed_one_is_tried_again(stub: Stub, listener: Listener, tmp_path: Path) -> None:
     """It waits with its reason, also through a restart; a new push tries at once."""
     name = f"{stub.address}/group/one:1"
@@ -163,6 +168,7 @@ def test_a_failed_one_is_tried_again(stub: Stub, listener: Listener, tmp_path: P
     listener.wait_for(f"published {name}")
 
 
+@pytest.mark.slow
 def test_what_is_not_allowed_any_more_is_given_up(stub: Stub, listener: Listener) -> None:
     """And no other image waits for it: `--once` works off the rest."""
     name = f"{stub.address}/group/one:1"
@@ -178,6 +184,7 @@ def test_what_is_not_allowed_any_more_is_given_up(stub: Stub, listener: Listener
     assert listener.jobs()[0].given_up
 
 
+@pytest.mark.slow
 def test_more_than_it_takes(listener: Listener) -> None:
     """The connections above the bound are closed at once, and when the others end the next who comes is answered."""
     host, _, port = listener.address.rpartition(":")
@@ -208,6 +215,7 @@ def into(cvmfs: Published) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_into_a_cvmfs_repository(stub: Stub, cvmfs: Published, tmp_path: Path) -> None:
     """One revision an image, and none for a push that changes nothing."""
     before, name = cvmfs.revision, f"{stub.address}/group/one:1"
@@ -218,6 +226,7 @@ def test_into_a_cvmfs_repository(stub: Stub, cvmfs: Published, tmp_path: Path) -
             assert cvmfs.revision == before + 1
 
 
+@pytest.mark.slow
 def test_several_in_one_publication(stub: Stub, cvmfs: Published, tmp_path: Path) -> None:
     """What has piled up costs one revision; an image that fails, or is not allowed, keeps no other from it."""
     before = cvmfs.revision

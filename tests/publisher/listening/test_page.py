@@ -26,6 +26,7 @@ PAGE = "docs/publisher.md"
 SECRET = "THE-SECRET"
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     """As it is typed, but for the places of the test; `--once` ends it."""
     (line,) = [

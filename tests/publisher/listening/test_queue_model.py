@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cvmfsrepo.errors import InvalidArgument, Unavailable
 from publisher.listening.queue import Job, Queue, read_jobs
+from tests.examples import examples
 
 _names = st.sampled_from(["r.example/a:1", "r.example/b:1", "r.example/c:1"])
 
@@ -90,4 +91,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestQueue.settings = settings(max_examples=examples(40), stateful_step_count=25, deadline=None)

@@ -152,6 +152,7 @@ def test_a_dry_run_writes_nothing(scene: Scene) -> None:
     assert state(scene.directory) == before
 
 
+@pytest.mark.slow
 def test_the_commands(scene: Scene) -> None:
     """`status` as a table and as JSON, with the queue of a listener beside it; `collect` reads the recipe's state."""
     recipe = scene.directory / "recipe.yaml"

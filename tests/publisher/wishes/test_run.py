@@ -150,6 +150,7 @@ def test_damaged_state_is_put_aside(stub: Stub, repository: Path) -> None:
     assert [o.word for o in one_pass(stub, repository, "one:1")] == ["present"]
 
 
+@pytest.mark.slow
 def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """Their status is the truth, and --wished is what `collect` may be told."""
     recipe, wished = tmp_path / "recipe.yaml", tmp_path / "wished"
@@ -168,6 +169,7 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wishlist", "watch"])
 def test_settings_with_a_mistake_end_a_command(stub: Stub, repository: Path, tmp_path: Path, name: str) -> None:
     """Before anything is asked; file and key are named."""
@@ -182,6 +184,7 @@ def test_settings_with_a_mistake_end_a_command(stub: Stub, repository: Path, tmp
     assert stub.requests == []
 
 
+@pytest.mark.slow
 def test_watch_keeps_the_last_good_recipe_and_ends(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """SIGHUP starts a pass and writes what is wished for, a broken recipe is told and not used, SIGTERM ends with 0."""
     recipe = tmp_path / "recipe.yaml"
