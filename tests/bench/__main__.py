@@ -36,10 +36,12 @@ def main(quick: bool, pull: bool, store: bool, publish: bool, json_path: Path | 
     console, progress = Console(), Console(stderr=True)
     size = verbs.QUICK if quick else verbs.WHOLE_SIZE
     with progress.status("building") as status, _directory(below) as directory:
-        results = verbs.measure(directory, size, status.update).results(verbs.ROWS)
+        with own_disk(directory, "verbs") as disk:
+            results = verbs.measure(disk, size, status.update).results(verbs.ROWS)
         if pull:
             try:
-                results += pulls.measure(directory, 1 if quick else 3, status.update).results(pulls.ROWS)
+                with own_disk(directory, "pulls") as disk:
+                    results += pulls.measure(disk, 1 if quick else 3, status.update).results(pulls.ROWS)
             except (EngineError, DebsError, ContractError) as error:
                 progress.print(f"no pull: {error}", style="bold red", markup=False)
         if store:
