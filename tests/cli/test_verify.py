@@ -99,6 +99,7 @@ def test_a_difference_is_shown_with_both_values(tmp_path: Path) -> None:
     assert "0o755" in said.out
 
 
+@pytest.mark.slow
 def test_a_registry_is_asked_as_the_publisher_asks_it(tmp_path: Path) -> None:
     """By a mirror, for one: manifest and layers, as the file says."""
     published = image(tmp_path / "layout")

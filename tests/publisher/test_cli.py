@@ -41,6 +41,7 @@ def stub(image: Image) -> Iterator[Stub]:
         yield running
 
 
+@pytest.mark.slow
 @root
 def test_publishing_and_its_report(image: Image, repository: Path) -> None:
     """A few lines for people, a document for programs, nothing on stderr where it is no terminal."""

@@ -151,6 +151,7 @@ def test_damaged_state_is_put_aside(stub: Stub, repository: Path) -> None:
     assert [o.word for o in one_pass(stub, repository, "one:1")] == ["present"]
 
 
+@pytest.mark.slow
 def test_a_look_at_how_it_stands_writes_nothing(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """Not where no state is, and what is damaged is told and left for the next pass."""
     where = ("--repository", str(repository), "--state", str(tmp_path / "state"))
@@ -164,6 +165,7 @@ def test_a_look_at_how_it_stands_writes_nothing(stub: Stub, repository: Path, tm
     assert path.read_bytes() == b"{"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--wished", "--metrics-file"])
 def test_a_file_that_could_not_be_written_at_the_end(stub: Stub, repository: Path, tmp_path: Path, option: str) -> None:
     """Is told at the beginning, by its name, and nothing is asked."""
@@ -195,6 +197,7 @@ def test_the_commands(stub: Stub, repository: Path, tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in broken.stderr.splitlines()] == ["error", "error"]
 
 
+@pytest.mark.slow
 def test_what_a_recipe_asks_for_later(stub: Stub, repository: Path, tmp_path: Path) -> None:
     """Trees for Apptainer, and a store for podman, of images that are published already; then a pass costs one request
     again. Where the store cannot be made the pass is not complete."""

@@ -115,6 +115,7 @@ def watching(*words: str) -> Iterator[IO[str]]:
             process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_recipe_that_asks_for_more(tmp_path: Path) -> None:
     """A store for podman that is wished for while it runs is made by the next pass."""
@@ -131,6 +132,7 @@ def test_a_recipe_that_asks_for_more(tmp_path: Path) -> None:
             eventually((repository / "podmanStore/overlay-images/images.json").exists, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_a_recipe_without_a_repository(tmp_path: Path) -> None:
     """As good as a broken one: the last good one is kept."""
