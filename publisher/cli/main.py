@@ -41,23 +41,8 @@ def main() -> None:
     command(prog_name="cvmfs-publisher")
 
 
-def _tell_version(ctx: click.Context, param: click.Parameter, is_asked: bool) -> None:
-    if is_asked and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version  # takes as long as many a command's start
-
-        try:
-            found = version("cvmfs-snapshotter")
-        except PackageNotFoundError:
-            found = "unknown (not installed)"
-        click.echo(f"cvmfs-publisher, version {found}")
-        ctx.exit()
-
-
 @click.group(cls=_Commands)
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version,
-    help="Show the version and exit.",
-)  # fmt: skip
+@click.version_option(package_name="cvmfs-snapshotter", prog_name="cvmfs-publisher")
 def command() -> None:
     """Writes container images into the tree of an unpacked CVMFS repository."""
 
