@@ -19,7 +19,7 @@ from tests.engines.process import EngineError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="Fewer rounds: two minutes, and numbers of less worth.")
+@click.option("--quick", is_flag=True, help="Fewer rounds: a minute or two, and numbers of less worth.")
 @click.option("--pull/--no-pull", default=True, help="Pull a Debian image too; needs the network once.")
 @click.option("--store/--no-store", default=True, help="Build the podman store of 1,000 images too.")
 @click.option("--publish/--no-publish", default=True, help="Publish a Debian image too; needs the network once.")
