@@ -6,7 +6,7 @@ Source: OCI image specification 1.0; Docker image manifest version 2, schema 2; 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self, TypeVar
 
 import msgspec
@@ -23,6 +23,11 @@ INDEX_TYPES = (
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
+)
+
+DOCKER_HUB = "docker.io"
+_HUB_HOSTS = frozenset(
+    {DOCKER_HUB, "registry.hub.docker.com", "index.docker.io", "registry-1.docker.io", "hub.docker.com"}
 )
 
 _REGISTRY = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -47,7 +52,7 @@ class Reference:
         digest = Digest.parse(digits, "digest of the image reference") if at else None
         head, slash, tail = rest.partition("/")
         if not slash or not ("." in head or ":" in head or head == "localhost"):
-            head, tail = "docker.io", rest if slash else f"library/{rest}"
+            head, tail = DOCKER_HUB, in_library(rest)
         repository, colon, tag = tail.partition(":")
         if colon and not _TAG.fullmatch(tag):
             raise InvalidArgument("image reference", text, "has a malformed tag")
@@ -60,9 +65,20 @@ class Reference:
         """What DUCC puts behind the repository's name: the tag wins over the digest."""
         return f":{self.tag}" if self.tag else f"@{self.digest}"
 
+    def at_docker_hub(self) -> Self:
+        """The same image by the name that people call it: Docker Hub has one, whichever of its hosts was asked."""
+        if self.registry not in _HUB_HOSTS:
+            return self
+        return replace(self, registry=DOCKER_HUB, repository=in_library(self.repository))
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.registry}/{self.repository}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+def in_library(name: str) -> str:
+    """A name at Docker Hub, whole: its own images are in `library`, which a short name leaves out."""
+    return name if "/" in name else f"library/{name}"
 
 
 _DigestText = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]

@@ -4,23 +4,15 @@ podman looks up what a person types after making it whole: `ubuntu` is `docker.i
 lists Docker Hub's images under one of its hosts' names is never found so.
 """
 
+from dataclasses import replace
+
 from cvmfsrepo.oci import Reference
-
-DOCKER_HUB = "docker.io"
-
-_HUB_HOSTS = frozenset(
-    {DOCKER_HUB, "registry.hub.docker.com", "index.docker.io", "registry-1.docker.io", "hub.docker.com"}
-)
 
 
 def podman_reference(reference: Reference) -> Reference:
     """The same image by the name that podman looks for. Its tag wins over its digest, for podman takes no name with
     both, and the tag is what the image's directory is named by."""
-    registry, repository = reference.registry, reference.repository
-    if registry in _HUB_HOSTS:
-        registry = DOCKER_HUB
-        repository = repository if "/" in repository else f"library/{repository}"
-    return Reference(registry, repository, reference.tag, None if reference.tag else reference.digest)
+    return replace(reference.at_docker_hub(), digest=None if reference.tag else reference.digest)
 
 
 def podman_name(reference: Reference) -> str:

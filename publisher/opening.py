@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cvmfsrepo.errors import InvalidArgument
-from cvmfsrepo.oci import Platform, Reference
+from cvmfsrepo.oci import DOCKER_HUB, Platform, Reference, in_library
 from publisher.ocilayout import FORMS, open_layout
 from publisher.source import Source
 
@@ -28,6 +28,6 @@ def _open_registry(name: str, platform: Platform, registries: "Registries | None
     from publisher.registry.registries import Registries  # only who asks a registry pays for the client's import
 
     reference = Reference.parse(name)
-    if reference.registry == "docker.io" and "/" not in reference.repository:  # Docker Hub's own, as everywhere
-        reference = replace(reference, repository=f"library/{reference.repository}")
+    if reference.registry == DOCKER_HUB:
+        reference = replace(reference, repository=in_library(reference.repository))
     return (registries or Registries()).open(reference, platform)

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Self
 
 from cvmfsrepo.errors import InvalidArgument
-from cvmfsrepo.oci import Reference
+from cvmfsrepo.oci import DOCKER_HUB, Reference, in_library
 
 _FORM = "write https://REGISTRY/NAME:TAG"
 _GLOB = re.compile(r"[*?\[]")
@@ -34,8 +34,8 @@ class Wish:
         registry, _, path = rest.partition("/")
         if not path or not ("." in registry or ":" in registry or registry == "localhost"):
             raise InvalidArgument("wish", text, "names no registry and repository", _FORM)
-        if registry == "docker.io" and not _GLOB.search(path.partition(":")[0]) and "/" not in path.partition("@")[0]:
-            path = f"library/{path}"
+        if registry == DOCKER_HUB and not _GLOB.search(path.partition(":")[0]):
+            path = in_library(path)
         repository, _, tag = path.partition(":")
         if "@" in path or not _GLOB.search(path):
             reference = Reference.parse(f"{registry}/{path}")

@@ -29,8 +29,6 @@ MOST_LAYERS = 1_000
 _DOCUMENT_LIMIT = 4 << 20
 """Bytes of a manifest or a config, as registries have it."""
 
-_HUB = frozenset({"registry.hub.docker.com", "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
-
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -125,11 +123,8 @@ def read_layer(repository: Repository, digest: Digest, size: int | None) -> Laye
 
 
 def name_of(reference: Reference) -> str:
-    """What a person calls the image: Docker Hub has one name, whichever of its hosts a publisher asked."""
-    if reference.registry not in _HUB:
-        return str(reference)
-    repository = reference.repository if "/" in reference.repository else f"library/{reference.repository}"
-    return str(Reference("docker.io", repository, reference.tag, reference.digest))
+    """What a person calls the image."""
+    return str(reference.at_docker_hub())
 
 
 def printable(path: PurePosixPath | str) -> str:

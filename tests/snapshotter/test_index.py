@@ -111,7 +111,12 @@ def test_docker_hub_has_one_name(repository: Published, path: Path) -> None:
     repository.publish("registry.hub.docker.com/library/debian:12", repository.described("base"))
     with index_of(path, repository.root) as index:
         wait_until_read(index)
-        for name in ("debian:12", "docker.io/library/debian:12", "registry.hub.docker.com/library/debian:12"):
+        for name in (
+            "debian:12",
+            "docker.io/debian:12",
+            "docker.io/library/debian:12",
+            "registry.hub.docker.com/library/debian:12",
+        ):
             image = index.find_image(name)
             assert image
             assert image.reference == "registry.hub.docker.com/library/debian:12"
